@@ -1,0 +1,246 @@
+import { availableParallelism } from 'node:os'
+import type { BatonError, Fault } from '../../core/errors.ts'
+import { CONFIG_INVALID } from './errors.ts'
+import { choice, flag, integer, list, type Setting, text, url } from './settings.ts'
+
+const day = 86_400_000
+
+/** Every setting of Baton, in the order of docs/configuration.md. */
+export const settings = {
+  databaseUrl: url('DATABASE_URL', ['postgres', 'postgresql'], {
+    default: 'an embedded Postgres in development',
+    unit: 'URL',
+    about: 'The Postgres that holds every truth. Version 13 or later.',
+    requiredInProduction: true,
+  }),
+  redisUrl: url(
+    'REDIS_URL',
+    ['redis', 'rediss', 'redis+sentinel', 'rediss+sentinel', 'redis+cluster', 'rediss+cluster'],
+    {
+      default: 'none: queues and wake-ups run on Postgres',
+      unit: 'URL',
+      about:
+        'The Redis that carries the queues. `redis+sentinel://h1,h2/name` and `redis+cluster://h1,h2` are accepted; `rediss` is TLS.',
+    },
+  ),
+  port: integer(
+    'PORT',
+    3000,
+    { min: 0, max: 65_535 },
+    { default: '3000', unit: 'port', about: 'Where `web` listens. 0 takes any free port.' },
+  ),
+  host: text('HOST', { default: '0.0.0.0', unit: 'address', about: 'The address that `web` binds.' }),
+  logLevel: choice('LOG_LEVEL', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'info', {
+    default: 'info',
+    unit: 'level',
+    about: 'The least severe lines that are logged.',
+  }),
+  nodeEnv: choice('NODE_ENV', ['development', 'production', 'test'], 'development', {
+    default: 'development',
+    unit: 'name',
+    about: 'In `production` a missing DATABASE_URL or BATON_SECRET ends the start with exit code 78.',
+  }),
+  workerProcesses: integer(
+    'WORKER_PROCESSES',
+    availableParallelism(),
+    { min: 1, max: 256 },
+    {
+      default: 'one a core',
+      unit: 'processes',
+      about: 'Children of `worker` that run jobs.',
+    },
+  ),
+  workerConcurrency: integer(
+    'WORKER_CONCURRENCY',
+    10,
+    { min: 1, max: 1_000 },
+    {
+      default: '10',
+      unit: 'jobs',
+      about: 'Jobs that one child runs at once, for each queue.',
+    },
+  ),
+  workerQueues: list('WORKER_QUEUES', {
+    default: 'all',
+    unit: 'names',
+    about: 'The queues that this worker serves, with commas between.',
+  }),
+  shutdownMs: integer(
+    'SHUTDOWN_MS',
+    25_000,
+    { min: 1_000, max: day },
+    {
+      default: '25000',
+      unit: 'ms',
+      about:
+        'From the first stop signal to the exit, whatever happens. Keep it below what the platform grants.',
+    },
+  ),
+  secret: text('BATON_SECRET', {
+    default: 'made at random in development',
+    unit: 'text',
+    about: 'Signs device tokens and cookies. At least 16 characters; the same on every node.',
+    requiredInProduction: true,
+  }),
+  apiKeys: list('BATON_API_KEYS', {
+    default: 'none',
+    unit: 'role:key',
+    about:
+      'API keys besides those in the database, `role:key` with commas between; roles producer, operator, viewer.',
+  }),
+  jobRetentionMs: integer(
+    'JOB_RETENTION_MS',
+    7 * day,
+    { min: 60_000, max: 3_650 * day },
+    {
+      default: '604800000',
+      unit: 'ms',
+      about: 'How long finished jobs stay in the ledger.',
+    },
+  ),
+  failedRetentionMs: integer(
+    'FAILED_RETENTION_MS',
+    30 * day,
+    { min: 60_000, max: 3_650 * day },
+    {
+      default: '2592000000',
+      unit: 'ms',
+      about: 'How long failed jobs stay, to be looked at and retried.',
+    },
+  ),
+  databaseConnections: integer(
+    'DATABASE_CONNECTIONS',
+    10,
+    { min: 2, max: 500 },
+    {
+      default: '10',
+      unit: 'connections',
+      about: 'Most Postgres connections of one process. `doctor` compares the sum with max_connections.',
+    },
+  ),
+  bodyStores: list('BODY_STORES', {
+    default: 'two directories under .baton/',
+    unit: 'URLs',
+    about:
+      'Two or more stores of bodies, with commas between: `file:/a`, `webdav+http://host/path`, `s3://…`.',
+  }),
+  site: text('SITE', {
+    default: 'main',
+    unit: 'name',
+    about: "This site's name, shown in logs, metrics and to replicas.",
+  }),
+  otelEndpoint: url('OTEL_EXPORTER_OTLP_ENDPOINT', ['http', 'https'], {
+    default: 'none',
+    unit: 'URL',
+    about: 'Where traces are sent, OTLP over HTTP.',
+  }),
+  confirmMs: integer(
+    'CONFIRM_MS',
+    undefined,
+    { min: 0, max: day },
+    {
+      default: 'adaptive',
+      unit: 'ms',
+      about:
+        'Default confirmation timeout of a priority push. Unset: twice the reconnect time of the device.',
+    },
+  ),
+  floodIntervalMs: integer(
+    'FLOOD_INTERVAL_MS',
+    10_000,
+    { min: 1, max: day },
+    {
+      default: '10000',
+      unit: 'ms',
+      about: 'At most one cloud push a device in this time, beyond the burst.',
+    },
+  ),
+  floodBurst: integer(
+    'FLOOD_BURST',
+    3,
+    { min: 1, max: 1_000 },
+    {
+      default: '3',
+      unit: 'pushes',
+      about: 'Cloud pushes that a device that was quiet may get at once.',
+    },
+  ),
+  pushAllowPrivate: flag('PUSH_ALLOW_PRIVATE', {
+    default: '0',
+    unit: '0 or 1',
+    about: 'Whether pushes may go to private and loopback addresses. For tests and intranets.',
+  }),
+} satisfies Record<string, Setting<unknown>>
+
+type Settings = typeof settings
+
+export type Config = {
+  readonly [Key in keyof Settings]: Settings[Key] extends Setting<infer Value> ? Value : never
+} & { readonly production: boolean }
+
+export type Environment = Record<string, string | undefined>
+
+/**
+ * Reads the configuration.
+ *
+ * @throws CONFIG_INVALID with every fault at once: an operator who must restart a dyno to learn of the
+ * next missing variable learns slowly.
+ */
+export function loadConfig(environment: Environment = process.env): Config {
+  const faults: Fault[] = []
+  const production = environment['NODE_ENV'] === 'production'
+  const values: Record<string, unknown> = { production }
+  for (const [key, setting] of Object.entries<Setting<unknown>>(settings)) {
+    values[key] = readSetting(setting, environment[setting.name], production, faults)
+  }
+  const config = values as unknown as Config
+  faults.push(...crossFaults(config))
+  if (faults.length > 0) throw configError(faults)
+  return config
+}
+
+function readSetting(
+  setting: Setting<unknown>,
+  raw: string | undefined,
+  production: boolean,
+  faults: Fault[],
+): unknown {
+  if (raw === undefined || raw.trim() === '') {
+    if (production && setting.requiredInProduction) {
+      faults.push({ path: setting.name, message: 'must be set in production' })
+    }
+    return setting.fallback
+  }
+  try {
+    return setting.read(raw)
+  } catch (error) {
+    faults.push({ path: setting.name, message: error instanceof Error ? error.message : String(error) })
+    return setting.fallback
+  }
+}
+
+function crossFaults(config: Config): Fault[] {
+  const faults: Fault[] = []
+  if (config.secret !== undefined && config.secret.length < 16) {
+    faults.push({ path: 'BATON_SECRET', message: 'must have at least 16 characters' })
+  }
+  for (const entry of config.apiKeys) {
+    if (!/^(producer|operator|viewer):.{16,}$/.test(entry)) {
+      faults.push({
+        path: 'BATON_API_KEYS',
+        message:
+          'each entry must be producer:KEY, operator:KEY or viewer:KEY with a key of at least 16 characters',
+      })
+      break
+    }
+  }
+  if (config.bodyStores.length === 1) {
+    faults.push({ path: 'BODY_STORES', message: 'must name at least two stores' })
+  }
+  return faults
+}
+
+function configError(faults: Fault[]): BatonError {
+  const lines = faults.map((fault) => `  ${fault.path} ${fault.message}`).join('\n')
+  return CONFIG_INVALID({ lines: `\n${lines}` }, { faults })
+}

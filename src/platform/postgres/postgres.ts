@@ -1,0 +1,150 @@
+import pg from 'pg'
+import { type BatonError, codeOf, messageOf } from '../../core/errors.ts'
+import { DATABASE_OVERLOADED, DATABASE_UNAVAILABLE } from './errors.ts'
+
+/** One statement's connection inside a transaction. */
+export type Client = pg.PoolClient
+export type Row = pg.QueryResultRow
+
+/** Whatever statements can be sent to: the pool, or a transaction's client. */
+export interface Queryable {
+  query<R extends Row>(
+    sql: string | Statement,
+    values?: unknown[],
+  ): Promise<{ rows: R[]; rowCount: number | null }>
+}
+
+/** A statement with a name is prepared once a connection: parse and plan are paid for once. */
+export interface Statement {
+  name: string
+  text: string
+  values?: unknown[]
+}
+
+export interface Postgres extends Queryable {
+  /** Commits what `work` did, or rolls back when it throws. A connection whose state is unknown is destroyed. */
+  transaction<T>(work: (client: Client) => Promise<T>): Promise<T>
+  /** Callers that wait for a connection, connections open, and connections idle. */
+  load(): { waiting: number; total: number; idle: number }
+  /** For BullMQ, which brings its own statements. */
+  readonly pool: pg.Pool
+  readonly url: string
+  close(): Promise<void>
+}
+
+export interface PostgresOptions {
+  url: string
+  /** Most connections. */
+  max: number
+  /** Shown in pg_stat_activity. */
+  applicationName: string
+  onError(error: Error): void
+  /** Most callers that may wait for a connection before further ones are refused. */
+  maxWaiting?: number
+  /** Longest wait for a connection, ms. */
+  maxWaitMs?: number
+  /** Longest run of one statement, ms. 0 is without limit. */
+  statementTimeoutMs?: number
+  searchPath?: string
+}
+
+/** SQLSTATE classes and Node codes that say "not now" rather than "not so". */
+const away = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ENOTFOUND',
+  'ETIMEDOUT',
+  '57P01',
+  '57P02',
+  '57P03',
+  '08006',
+  '08001',
+  '08003',
+])
+
+/** A pool whose waiters are bounded in number and time: an unbounded queue turns an outage into a cascade. */
+export function createPostgres(options: PostgresOptions): Postgres {
+  const maxWaiting = options.maxWaiting ?? 1_000
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.max,
+    application_name: options.applicationName,
+    connectionTimeoutMillis: options.maxWaitMs ?? 10_000,
+    idleTimeoutMillis: 30_000,
+    keepAlive: true,
+    statement_timeout: options.statementTimeoutMs ?? 60_000,
+    ...(options.searchPath ? { options: `-c search_path=${options.searchPath}` } : {}),
+  })
+  // An idle connection that Postgres ends would otherwise end this process.
+  pool.on('error', options.onError)
+
+  const admit = (): void => {
+    if (pool.waitingCount >= maxWaiting) {
+      throw DATABASE_OVERLOADED(
+        { reason: `${pool.waitingCount} callers wait already` },
+        { retryAfterMs: 1_000 },
+      )
+    }
+  }
+
+  return {
+    pool,
+    url: options.url,
+    query: async (sql, values) => {
+      admit()
+      try {
+        return await pool.query(sql, values as never)
+      } catch (error) {
+        throw databaseError(error)
+      }
+    },
+    transaction: async (work) => {
+      admit()
+      const client = await pool.connect().catch((error: unknown) => {
+        throw databaseError(error)
+      })
+      return runTransaction(client, work)
+    },
+    load: () => ({ waiting: pool.waitingCount, total: pool.totalCount, idle: pool.idleCount }),
+    close: () => pool.end(),
+  }
+}
+
+async function runTransaction<T>(client: Client, work: (client: Client) => Promise<T>): Promise<T> {
+  // A checked-out client has no listener of the pool's: without one, losing it would end this process.
+  const onError = (): void => undefined
+  client.on('error', onError)
+  let broken = false
+  try {
+    await client.query('BEGIN')
+    const result = await work(client)
+    await client.query('COMMIT')
+    return result
+  } catch (error) {
+    // After a failed roll-back nobody knows what the connection holds, so nobody may have it again.
+    await client.query('ROLLBACK').catch(() => {
+      broken = true
+    })
+    throw databaseError(error)
+  } finally {
+    client.off('error', onError)
+    client.release(broken)
+  }
+}
+
+/** Names what a failure means to the caller: away, overloaded, or (unchanged) a fault of the statement. */
+export function databaseError(error: unknown): unknown {
+  const code = codeOf(error)
+  const message = messageOf(error)
+  if (code === '53300' || message.includes('timeout exceeded when trying to connect')) {
+    return DATABASE_OVERLOADED(
+      { reason: message },
+      { cause: error, retryAfterMs: 1_000 },
+    ) satisfies BatonError
+  }
+  if ((code !== undefined && away.has(code)) || message.includes('Connection terminated')) {
+    return DATABASE_UNAVAILABLE({ reason: message }, { cause: error })
+  }
+  return error
+}

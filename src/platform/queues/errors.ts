@@ -1,0 +1,61 @@
+import { defineError } from '../../core/errors.ts'
+
+export const JOB_UNKNOWN = defineError('JOB_UNKNOWN', 'There is no job named {name}.', {
+  status: 404,
+  retry: 'never',
+  report: false,
+})
+
+export const JOB_NOT_FOUND = defineError('JOB_NOT_FOUND', 'There is no job {id}.', {
+  status: 404,
+  retry: 'never',
+  report: false,
+})
+
+export const JOB_DUPLICATE_NAME = defineError(
+  'JOB_DUPLICATE_NAME',
+  'Two jobs have the name {name}. Rename one of them: deliveries could not tell them apart.',
+  { status: 500, retry: 'never', report: true },
+)
+
+export const JOB_NOT_FINISHED = defineError(
+  'JOB_NOT_FINISHED',
+  'The job {id} is {state}; only a finished one can be retried.',
+  { status: 409, retry: 'never', report: false },
+)
+
+export const JOB_FINISHED = defineError('JOB_FINISHED', 'The job {id} is {state} already.', {
+  status: 409,
+  retry: 'never',
+  report: false,
+})
+
+export const JOB_TIMED_OUT = defineError('JOB_TIMED_OUT', 'The job ran longer than {timeoutMs} ms.', {
+  status: 500,
+  retry: 'backoff',
+  report: false,
+})
+
+export const JOB_INTERRUPTED = defineError(
+  'JOB_INTERRUPTED',
+  'The job was interrupted ({reason}) and goes back to the queue; no attempt is used.',
+  { status: 503, retry: 'backoff', report: false },
+)
+
+export const JOB_POISONOUS = defineError(
+  'JOB_POISONOUS',
+  'The job took its process down {crashes} times and was set aside. Retry it by hand once the cause is known.',
+  { status: 500, retry: 'never', report: true },
+)
+
+export const INPUT_INVALID = defineError('INPUT_INVALID', 'The input does not fit: {summary}.', {
+  status: 400,
+  retry: 'never',
+  report: false,
+})
+
+export const QUEUE_UNAVAILABLE = defineError('QUEUE_UNAVAILABLE', 'The queue cannot be reached: {reason}.', {
+  status: 503,
+  retry: 'backoff',
+  report: true,
+})
