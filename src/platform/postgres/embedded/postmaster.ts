@@ -68,9 +68,11 @@ export async function spawnPostmaster(
 function watch(child: ChildProcess, account: Account): Postmaster {
   const pid = child.pid ?? 0
   const callOff = startWatchdog(pid, account)
-  const exited = once(child, 'exit').then(([code, signal]: [number | null, NodeJS.Signals | null]): Exit => {
-    callOff()
-    return { code, signal }
+  const exited = new Promise<Exit>((resolve) => {
+    child.once('exit', (code, signal) => {
+      callOff()
+      resolve({ code, signal })
+    })
   })
   return {
     pid,
