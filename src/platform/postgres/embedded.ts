@@ -91,7 +91,12 @@ export function createEmbeddedPostgres(options: EmbeddedPostgresOptions): Embedd
     stop: () => inTurn(letGo),
     kill: (signal) =>
       inTurn(async () => (ending.has(signal) ? end(signal) : current?.postmaster.signal(signal))),
-    restart: () => inTurn(() => end().then(start).then(() => undefined)),
+    restart: () =>
+      inTurn(() =>
+        end()
+          .then(start)
+          .then(() => undefined),
+      ),
   }
 }
 

@@ -21,7 +21,8 @@ export async function chooseAccount(): Promise<Account> {
     if (uid && gid) return { uid, gid }
   }
   throw EMBEDDED_POSTGRES_FAILED({
-    reason: 'it may not run as root, and there is no user "postgres" or "nobody" to run it as. Add one, or set DATABASE_URL.',
+    reason:
+      'it may not run as root, and there is no user "postgres" or "nobody" to run it as. Add one, or set DATABASE_URL.',
   })
 }
 

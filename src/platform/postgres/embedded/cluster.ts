@@ -37,7 +37,9 @@ export async function prepareCluster(places: Places, account: Account, sync: boo
 /** Of a home that was removed the moved data is left over: whoever removed it wanted a new start. */
 async function forgetMovedData({ data, home, passwordFile }: Places): Promise<void> {
   if (path.dirname(data) === home) {
-    throw EMBEDDED_POSTGRES_FAILED({ reason: `${passwordFile} is gone. Restore it, or remove ${home} to start anew.` })
+    throw EMBEDDED_POSTGRES_FAILED({
+      reason: `${passwordFile} is gone. Restore it, or remove ${home} to start anew.`,
+    })
   }
   await rm(data, { recursive: true, force: true })
 }
@@ -74,7 +76,11 @@ async function initialise(
 }
 
 async function assertVersion(places: Places, made: string, account: Account): Promise<void> {
-  const { stdout } = await run(places.postgres, ['--version'], { ...account, cwd: '/', env: cleanEnvironment })
+  const { stdout } = await run(places.postgres, ['--version'], {
+    ...account,
+    cwd: '/',
+    env: cleanEnvironment,
+  })
   const major = /(\d+)/.exec(stdout)?.[1]
   if (major === made.trim()) return
   throw EMBEDDED_POSTGRES_FAILED({

@@ -10,7 +10,7 @@ import type { Places } from './places.ts'
 // Who may run Postgres on a home.
 //
 // One Baton process owns a home: its pid stands in owner.json. The file of a process that died stays
-// behind, and so may its postmaster, for as long as the watchdog (postmaster.ts) needs to stop it, or
+// behind, and so may its postmaster, for as long as the watchdog (watchdog.ts) needs to stop it, or
 // for good if that one was killed too. So a new owner first makes sure that the old one is dead, then
 // ends the postmaster that is left, then removes a postmaster.pid that names nobody of ours: Postgres
 // itself only asks whether *some* process has that pid, and in a container one always has.
@@ -57,7 +57,8 @@ export async function endOrphan(places: Places, log: (line: string) => void): Pr
     if (!(await isPostmaster(pid, places.data))) break
     log(`ending the Postgres that an earlier run left behind (process ${pid}, ${signal})`)
     sendSignal(pid, signal)
-    for (let waited = 0; waited < 10_000 && (await isPostmaster(pid, places.data)); waited += 50) await pause(50)
+    for (let waited = 0; waited < 10_000 && (await isPostmaster(pid, places.data)); waited += 50)
+      await pause(50)
   }
   await rm(file, { force: true })
 }
@@ -75,7 +76,8 @@ async function isAlive(owner: Owner): Promise<boolean> {
   return /\bnode\b|baton/.test(await commandOf(owner.pid))
 }
 
-const isPostmaster = async (pid: number, data: string): Promise<boolean> => (await commandOf(pid)).includes(`-D ${data} `)
+const isPostmaster = async (pid: number, data: string): Promise<boolean> =>
+  (await commandOf(pid)).includes(`-D ${data} `)
 
 /** The command line of a live process, else an empty text. */
 async function commandOf(pid: number): Promise<string> {

@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { chmod, chown, cp, lstat, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import path from 'node:path'
-import { codeOf, messageOf } from '../../../core/errors.ts'
 import { sha256 } from '../../../core/digest.ts'
+import { codeOf, messageOf } from '../../../core/errors.ts'
 import { type Account, canEnter, canRun } from './account.ts'
 import { EMBEDDED_POSTGRES_FAILED } from './errors.ts'
 
@@ -63,7 +63,9 @@ async function findPackage(): Promise<{ native: string; version: string }> {
     // Resolved from its parent, since only that one has a right to it.
     const parent = createRequire(import.meta.url).resolve('embedded-postgres')
     const root = path.dirname(path.dirname(createRequire(parent).resolve(name)))
-    const { version } = JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8')) as { version: string }
+    const { version } = JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8')) as {
+      version: string
+    }
     return { native: path.join(root, 'native'), version }
   } catch (error) {
     throw EMBEDDED_POSTGRES_FAILED(
@@ -87,7 +89,10 @@ async function copyPrograms(native: string, version: string, account: Account): 
       await rename(draft, target)
     } catch (error) {
       if (!(await exists(target))) {
-        throw EMBEDDED_POSTGRES_FAILED({ reason: `no copy at ${target}: ${messageOf(error)}` }, { cause: error })
+        throw EMBEDDED_POSTGRES_FAILED(
+          { reason: `no copy at ${target}: ${messageOf(error)}` },
+          { cause: error },
+        )
       }
     } finally {
       await rm(draft, { recursive: true, force: true })

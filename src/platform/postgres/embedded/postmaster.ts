@@ -5,6 +5,7 @@ import { withLimit } from '../../../core/lifecycle.ts'
 import { type Account, cleanEnvironment } from './account.ts'
 import { EMBEDDED_POSTGRES_FAILED } from './errors.ts'
 import type { Places } from './places.ts'
+import { startWatchdog } from './watchdog.ts'
 
 export interface Exit {
   code: number | null
@@ -67,7 +68,7 @@ export async function spawnPostmaster(
 
 function watch(child: ChildProcess, account: Account): Postmaster {
   const pid = child.pid ?? 0
-  const callOff = startWatchdog(pid, account)
+  const callOff = startWatchdog(pid, 'INT', { ...account, env: cleanEnvironment })
   const exited = new Promise<Exit>((resolve) => {
     child.once('exit', (code, signal) => {
       callOff()
@@ -89,30 +90,16 @@ function watch(child: ChildProcess, account: Account): Postmaster {
   }
 }
 
-/**
- * A shell that holds the reading end of a pipe from us and stops Postgres when the pipe breaks: the
- * kernel closes it whatever ends us, SIGKILL too. A line on the pipe calls it off.
- */
-function startWatchdog(pid: number, account: Account): () => void {
-  const script = 'read -r _ || kill -INT "$1"'
-  const dog = spawn('/bin/sh', ['-c', script, 'baton-postgres-watchdog', String(pid)], {
-    ...account,
-    cwd: '/',
-    env: cleanEnvironment,
-    detached: true,
-    stdio: ['pipe', 'ignore', 'ignore'],
-  })
-  // Without it Postgres runs all the same, and the next start deals with an orphan.
-  dog.on('error', () => undefined)
-  dog.stdin.on('error', () => undefined)
-  dog.unref()
-  return () => void dog.stdin.end('\n')
-}
-
 /** What Postgres said last, for the text of an error. */
 export async function lastWords(logFile: string, offset: number): Promise<string> {
   const bytes = await readFile(logFile).catch(() => Buffer.alloc(0))
-  return bytes.subarray(Math.min(offset, bytes.length)).toString('utf8').trim().split('\n').slice(-12).join('\n')
+  return bytes
+    .subarray(Math.min(offset, bytes.length))
+    .toString('utf8')
+    .trim()
+    .split('\n')
+    .slice(-12)
+    .join('\n')
 }
 
 /** Length of the log so far, bytes: what comes after belongs to the next start. */
