@@ -59,3 +59,51 @@ export const QUEUE_UNAVAILABLE = defineError('QUEUE_UNAVAILABLE', 'The queue can
   retry: 'backoff',
   report: true,
 })
+
+export const JOB_DEFINITION_INVALID = defineError(
+  'JOB_DEFINITION_INVALID',
+  'The job {name} is not well defined: {faults}.',
+  { status: 500, retry: 'never', report: true },
+)
+
+export const JOB_FAILED = defineError('JOB_FAILED', 'The job failed: {reason}.', {
+  status: 500,
+  retry: 'backoff',
+  report: false,
+})
+
+export const JOB_CANCELLED = defineError('JOB_CANCELLED', 'The job was cancelled: {reason}.', {
+  status: 409,
+  retry: 'never',
+  report: false,
+})
+
+export const JOB_LOST = defineError(
+  'JOB_LOST',
+  'The run of the job {id} was taken over by another; what this one still does is not recorded.',
+  { status: 409, retry: 'never', report: false },
+)
+
+export const JOB_RESULT_INVALID = defineError(
+  'JOB_RESULT_INVALID',
+  'The result cannot be kept: {reason}. Return little JSON; keep the rest as a body and return its id.',
+  { status: 500, retry: 'never', report: false },
+)
+
+export const JOB_OUTCOME_INVALID = defineError(
+  'JOB_OUTCOME_INVALID',
+  'The handler returned {what}. It may return nothing, done(…), snooze(ms) or cancel(reason).',
+  { status: 500, retry: 'never', report: false },
+)
+
+export const JOB_CHECKPOINT_INVALID = defineError(
+  'JOB_CHECKPOINT_INVALID',
+  'The checkpoint cannot be used: {reason}.',
+  { status: 500, retry: 'backoff', report: false },
+)
+
+export const JOB_CONTEXT_MISUSED = defineError('JOB_CONTEXT_MISUSED', 'The handler {what}.', {
+  status: 500,
+  retry: 'never',
+  report: false,
+})
