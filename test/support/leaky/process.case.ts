@@ -1,7 +1,9 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { it } from 'vitest'
+import { expect, it } from 'vitest'
 
 it('leaves a process running', async () => {
-  await once(spawn('sleep', ['77'], { stdio: 'ignore' }), 'spawn')
+  const child = spawn('sleep', ['77'], { stdio: 'ignore' })
+  await once(child, 'spawn')
+  expect(child.exitCode).toBeNull()
 })
