@@ -38,6 +38,8 @@ export interface NewJob {
   name: string
   queue: string
   payload: unknown
+  /** The payload as JSON, when somebody has made the text already; it is stored as it stands. */
+  payloadJson?: string
   priority: number
   maxAttempts: number
   /** ms from now by the database's clock. Or an absolute `runAt` (epoch ms). */

@@ -38,7 +38,7 @@ CREATE TABLE jobs (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1);
 
 -- Columns that a start or a progress changes stand in no index, so that those updates stay on their page (HOT).
-CREATE INDEX jobs_unfinished ON jobs (queue, run_at) WHERE outcome IS NULL;
+CREATE INDEX jobs_unfinished ON jobs (run_at) WHERE outcome IS NULL;
 CREATE INDEX jobs_unqueued ON jobs (enqueued_at) WHERE outcome IS NULL AND NOT queued;
 CREATE INDEX jobs_finished ON jobs (outcome, finished_at) WHERE outcome IS NOT NULL;
 CREATE UNIQUE INDEX jobs_dedupe ON jobs (name, dedupe_key) WHERE outcome IS NULL AND dedupe_key IS NOT NULL;
