@@ -1,0 +1,58 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import type { Command, Report } from './messages.ts'
+
+export interface ChildIdentity {
+  /** New at each fork; the name under which the child holds jobs. */
+  runner: string
+  /** 1 for the first. */
+  slot: number
+}
+
+export interface ChildExit {
+  code: number | null
+  signal: NodeJS.Signals | null
+  /** It could not even be forked. */
+  error?: Error
+}
+
+/** A process that was forked, whatever it does. */
+export interface ForkedChild {
+  readonly pid: number | undefined
+  /** Never throws: a child that is gone hears nothing, and its exit says so. */
+  send(command: Command): void
+  kill(signal: NodeJS.Signals): void
+  onReport(listener: (report: Report) => void): void
+  readonly exited: Promise<ChildExit>
+}
+
+export type Fork = (identity: ChildIdentity) => ForkedChild
+
+/** Forks `modulePath` with `--runner ID --slot N` after `args`. It inherits environment and output. */
+export function createFork(modulePath: string, args: string[]): Fork {
+  return ({ runner, slot }) => {
+    const child = fork(modulePath, [...args, '--runner', runner, '--slot', String(slot)], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      // A debugger's port belongs to the master.
+      execArgv: process.execArgv.filter((argument) => !argument.startsWith('--inspect')),
+    })
+    return asForkedChild(child)
+  }
+}
+
+function asForkedChild(child: ChildProcess): ForkedChild {
+  const { promise: exited, resolve } = Promise.withResolvers<ChildExit>()
+  child.on('exit', (code, signal) => resolve({ code, signal }))
+  child.on('error', (error) => {
+    // Also comes for a message that could not be sent; only one without a process is its end.
+    if (child.pid === undefined) resolve({ code: null, signal: null, error })
+  })
+  return {
+    pid: child.pid,
+    exited,
+    kill: (signal) => void child.kill(signal),
+    onReport: (listener) => void child.on('message', (message) => listener(message as Report)),
+    send: (command) => {
+      if (child.connected) child.send(command, () => undefined)
+    },
+  }
+}

@@ -1,0 +1,29 @@
+/** What the master tells a child, by IPC. docs/protocols/worker-stop.md has the words. */
+export type Command =
+  /** The runner is recorded: take jobs. */
+  | { type: 'start' }
+  /** Take nothing new, stay up. */
+  | { type: 'quiet' }
+  /** Take nothing new, and end when nothing is left; no deadline. */
+  | { type: 'retire' }
+  /** As retire, and iterations stop at their next checkpoint. */
+  | { type: 'drain' }
+  /** Abort and hand back within `graceMs`, then end. */
+  | { type: 'interrupt'; reason: string; graceMs: number }
+
+/** What a child tells the master. */
+export type Report =
+  | { type: 'ready'; queues: string[] }
+  | { type: 'beat'; active: ActiveJob[]; rssBytes: number }
+  /** It cannot start; it ends right after. */
+  | { type: 'failed'; code: string; message: string }
+
+export interface ActiveJob {
+  id: string
+  name: string
+  /** How long it has been running, ms. */
+  forMs: number
+}
+
+/** Time between two beats: a second, or less when a blocked loop is to be noticed sooner. */
+export const beatMs = (watchdogMs: number): number => Math.max(20, Math.min(1_000, watchdogMs / 4))

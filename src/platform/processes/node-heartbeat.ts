@@ -1,0 +1,154 @@
+import type { Clock } from '../../core/clock.ts'
+import { messageOf } from '../../core/errors.ts'
+import { withLimit } from '../../core/lifecycle.ts'
+import type { Log } from '../log.ts'
+import type { Postgres } from '../postgres/postgres.ts'
+
+export type NodeState = 'starting' | 'up' | 'quiet' | 'stopping'
+
+export interface NodeChild {
+  runner: string
+  slot: number
+  pid: number | undefined
+  state: string
+  /** Jobs under way. */
+  active: number
+  rssBytes: number
+}
+
+/** What a heartbeat writes besides the time. */
+export interface NodeView {
+  state: NodeState
+  /** A worker's children; for other processes undefined. */
+  children?: NodeChild[]
+  /** The runners that live. A run whose runner stands in no fresh row counts as dead. */
+  runners?: string[]
+}
+
+/** Keeps this process's row of `nodes` fresh. */
+export interface NodeHeartbeat {
+  /** Resolves when the row is written. @throws when Postgres cannot be reached */
+  start(): Promise<void>
+  /** Writes what `view` says now; resolves after the commit. While Postgres is away it goes on trying. */
+  record(): Promise<void>
+  /** Deletes the row, within `limitMs`; one that stays is stale soon, and pruned after a day. */
+  stop(limitMs: number): Promise<void>
+}
+
+export interface NodeHeartbeatOptions {
+  /** One of the process alone, so that no job's statement can keep a heartbeat waiting. */
+  postgres: Postgres
+  node: { id: string; kind: 'worker' | 'web' | 'gateway'; host: string; pid: number; version: string }
+  view(): NodeView
+  clock: Clock
+  log: Log
+  everyMs?: number
+}
+
+/** A node without a heartbeat for so long counts as dead (docs/protocols/jobs.md). */
+const deadMs = 4_000
+const pruneEveryMs = 3_600_000
+
+const upsert = `
+  INSERT INTO nodes (id, kind, host, pid, version, children, runners, state)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+  ON CONFLICT (id) DO UPDATE SET
+    children = excluded.children, runners = excluded.runners, state = excluded.state, heartbeat_at = now()`
+const prune = `DELETE FROM nodes WHERE heartbeat_at < now() - interval '1 day'`
+
+export function createNodeHeartbeat(options: NodeHeartbeatOptions): NodeHeartbeat {
+  const { postgres, node, clock, log } = options
+  const everyMs = options.everyMs ?? 1_000
+  const ended = new AbortController()
+  let waiters: (() => void)[] = []
+  let wake = new AbortController()
+  let beating: Promise<void> | undefined
+  const reach = createReach(clock, log)
+  const pruneNow = createPrune(postgres, clock)
+
+  const write = async (): Promise<void> => {
+    // Taken before the write: who comes during it is served by the next.
+    const served = waiters
+    waiters = []
+    try {
+      const { state, children, runners } = options.view()
+      const childrenJson = children ? JSON.stringify(children) : null
+      await postgres.query({
+        name: 'node-heartbeat',
+        text: upsert,
+        values: [node.id, node.kind, node.host, node.pid, node.version, childrenJson, runners ?? [], state],
+      })
+    } catch (error) {
+      waiters = [...served, ...waiters]
+      throw error
+    }
+    for (const resolve of served) resolve()
+    reach.noteWritten()
+  }
+
+  const beat = async (): Promise<void> => {
+    while (!ended.signal.aborted) {
+      await write().catch(reach.noteFailed)
+      await pruneNow().catch(() => undefined)
+      await clock.sleep(everyMs, wake.signal)
+      wake = new AbortController()
+    }
+  }
+
+  return {
+    start: async () => {
+      await write()
+      beating ??= beat()
+    },
+    record: () =>
+      new Promise((resolve) => {
+        waiters.push(resolve)
+        wake.abort()
+      }),
+    stop: async (limitMs) => {
+      ended.abort()
+      wake.abort()
+      const remove = async (): Promise<void> => {
+        // A write that is under way would bring the row back.
+        await beating
+        await postgres.query('DELETE FROM nodes WHERE id = $1', [node.id])
+      }
+      await withLimit(remove(), limitMs).catch((error: unknown) =>
+        log.warn({ reason: messageOf(error) }, 'the row of this node stays behind; it is stale in 4 s'),
+      )
+    },
+  }
+}
+
+/** Says once that Postgres is out of reach, and once that it is back. */
+function createReach(clock: Clock, log: Log) {
+  let writtenAt = clock.monotonicMs()
+  let lost = false
+  const silentMs = (): number => Math.round(clock.monotonicMs() - writtenAt)
+  return {
+    noteWritten: (): void => {
+      if (lost) {
+        log.warn({ silentMs: silentMs() }, 'Postgres is back; what others took over meanwhile is fenced here')
+      }
+      lost = false
+      writtenAt = clock.monotonicMs()
+    },
+    noteFailed: (error: unknown): void => {
+      if (lost || silentMs() < deadMs) return
+      lost = true
+      log.error(
+        { silentMs: silentMs(), reason: messageOf(error) },
+        'no heartbeat reached Postgres: other nodes may take over the runs of this one',
+      )
+    },
+  }
+}
+
+function createPrune(postgres: Postgres, clock: Clock): () => Promise<void> {
+  let prunedAt = Number.NEGATIVE_INFINITY
+  return async () => {
+    if (clock.monotonicMs() - prunedAt < pruneEveryMs) return
+    prunedAt = clock.monotonicMs()
+    await postgres.query(prune)
+  }
+}

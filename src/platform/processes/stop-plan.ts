@@ -1,0 +1,39 @@
+/** When each phase of a stop ends, ms after the first signal. */
+export interface StopPlan {
+  /** Until here the children drain. */
+  interruptMs: number
+  /** Until here interrupted jobs are handed back; then SIGKILL. */
+  killMs: number
+  /** Until here the shutdown hooks may run. */
+  hooksMs: number
+  /** Here the process ends, whatever is going on. */
+  exitMs: number
+}
+
+/** Below this the phases shrink in proportion: their lengths were made for a platform's 30 s. */
+const fullMs = 25_000
+
+/** The phases of docs/protocols/worker-stop.md for a process that must be gone after `shutdownMs`. */
+export function planStop(shutdownMs: number): StopPlan {
+  const scale = Math.min(1, shutdownMs / fullMs)
+  return {
+    interruptMs: shutdownMs - 9_000 * scale,
+    killMs: shutdownMs - 5_000 * scale,
+    hooksMs: shutdownMs - 1_200 * scale,
+    exitMs: shutdownMs - 800 * scale,
+  }
+}
+
+/** The same stop when the operator asks for it to be fast `elapsedMs` after the first signal. Never later than before. */
+export function hasten(plan: StopPlan, elapsedMs: number): StopPlan {
+  const earlier = Math.max(0, plan.interruptMs - elapsedMs)
+  return {
+    interruptMs: plan.interruptMs - earlier,
+    killMs: plan.killMs - earlier,
+    hooksMs: plan.hooksMs - earlier,
+    exitMs: plan.exitMs - earlier,
+  }
+}
+
+/** How long handlers may take to obey their abort signal before they are handed back all the same, ms. */
+export const obeyMs = (phaseMs: number): number => Math.round(phaseMs * 0.6)

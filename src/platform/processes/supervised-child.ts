@@ -1,0 +1,137 @@
+import type { Clock } from '../../core/clock.ts'
+import { messageOf } from '../../core/errors.ts'
+import type { Log } from '../log.ts'
+import type { ChildExit, ChildIdentity, Fork } from './child.ts'
+import type { ActiveJob, Command, Report } from './messages.ts'
+
+export type ChildState =
+  | 'booting'
+  /** Ready, and waits for its runner to be recorded. */
+  | 'ready'
+  | 'up'
+  | 'quiet'
+  /** Quiet, and ends when nothing is left: the old child of a roll. */
+  | 'retiring'
+  | 'draining'
+  | 'interrupted'
+  | 'killed'
+
+/** One life of one child, from the fork to the exit. */
+export interface SupervisedChild extends ChildIdentity {
+  readonly pid: number | undefined
+  readonly state: ChildState
+  /** What it serves, as it said when it was ready. */
+  readonly queues: string[]
+  /** As its last beat had it. */
+  readonly active: ActiveJob[]
+  readonly rssBytes: number
+  /** True once it takes jobs; false when it ended before. */
+  readonly up: Promise<boolean>
+  readonly exited: Promise<ChildExit>
+  /** Whether it was killed because it was not ready in time. */
+  readonly bootTimedOut: boolean
+  /** Since it was up, ms; undefined when it never was. */
+  upForMs(): number | undefined
+  command(command: Command): void
+  kill(): void
+  /** Counts a tick without a beat. @returns how many there were in a row */
+  missBeat(): number
+}
+
+export interface SupervisedChildOptions {
+  fork: Fork
+  identity: ChildIdentity
+  bootTimeoutMs: number
+  /** Records the runner. The child takes jobs after it, or stays quiet when it answers false. */
+  admit(child: SupervisedChild): Promise<boolean>
+  clock: Clock
+  log: Log
+}
+
+const stateAfter = {
+  start: 'up',
+  quiet: 'quiet',
+  retire: 'retiring',
+  drain: 'draining',
+  interrupt: 'interrupted',
+} as const satisfies Record<Command['type'], ChildState>
+
+export function createSupervisedChild(options: SupervisedChildOptions): SupervisedChild {
+  const { identity, clock } = options
+  const forked = options.fork(identity)
+  const { promise: up, resolve: settleUp } = Promise.withResolvers<boolean>()
+  let upAt: number | undefined
+  let missed = 0
+  const child: Mutable<SupervisedChild> = {
+    ...identity,
+    pid: forked.pid,
+    state: 'booting',
+    queues: [],
+    active: [],
+    rssBytes: 0,
+    bootTimedOut: false,
+    up,
+    exited: forked.exited,
+    command: (next) => {
+      if (child.state === 'killed') return
+      child.state = stateAfter[next.type]
+      forked.send(next)
+    },
+    kill: () => {
+      child.state = 'killed'
+      forked.kill('SIGKILL')
+    },
+    upForMs: () => (upAt === undefined ? undefined : clock.monotonicMs() - upAt),
+    missBeat: () => ++missed,
+  }
+  const bootTimer = setTimeout(() => endSlowBoot(child, options), options.bootTimeoutMs)
+  const onReady = async (): Promise<void> => {
+    clearTimeout(bootTimer)
+    child.state = 'ready'
+    const mayStart = await options.admit(child)
+    if ((child.state as ChildState) !== 'ready') return
+    child.command({ type: mayStart ? 'start' : 'quiet' })
+    upAt = clock.monotonicMs()
+    settleUp(true)
+  }
+  forked.onReport((report) => {
+    missed = 0
+    note(child, report, options.log)
+    if (report.type === 'ready' && child.state === 'booting') {
+      onReady().catch((error: unknown) =>
+        options.log.error({ slot: child.slot, reason: messageOf(error) }, 'child cannot be started'),
+      )
+    }
+  })
+  void forked.exited.then(() => {
+    clearTimeout(bootTimer)
+    settleUp(false)
+  })
+  return child
+}
+
+type Mutable<T> = { -readonly [Key in keyof T]: T[Key] }
+
+function endSlowBoot(child: Mutable<SupervisedChild>, options: SupervisedChildOptions): void {
+  child.bootTimedOut = true
+  options.log.error(
+    { slot: child.slot, pid: child.pid, bootTimeoutMs: options.bootTimeoutMs },
+    'child did not become ready in time; killing it',
+  )
+  child.kill()
+}
+
+function note(child: Mutable<SupervisedChild>, report: Report, log: Log): void {
+  switch (report.type) {
+    case 'ready':
+      child.queues = report.queues
+      break
+    case 'beat':
+      child.active = report.active
+      child.rssBytes = report.rssBytes
+      break
+    case 'failed':
+      log.error({ slot: child.slot, code: report.code }, `child cannot start: ${report.message}`)
+      break
+  }
+}

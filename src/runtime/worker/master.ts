@@ -1,0 +1,139 @@
+import { messageOf } from '../../core/errors.ts'
+import type { Service } from '../../core/lifecycle.ts'
+import type { Log } from '../../platform/log.ts'
+import type { NodeHeartbeat, NodeState, NodeView } from '../../platform/processes/node-heartbeat.ts'
+import type { ShutdownHooks } from '../../platform/processes/shutdown-hooks.ts'
+import type { ExitProcess } from '../../platform/processes/signals.ts'
+import type { SupervisedChild } from '../../platform/processes/supervised-child.ts'
+import {
+  createSupervisor,
+  type Supervisor,
+  type SupervisorOptions,
+} from '../../platform/processes/supervisor.ts'
+import type { DeadRunners } from './dead-runner.ts'
+import { createStop } from './stop.ts'
+
+export interface WorkerMasterOptions
+  extends Pick<
+    SupervisorOptions,
+    'slots' | 'fork' | 'bootTimeoutMs' | 'watchdogMs' | 'rollLimits' | 'clock' | 'log'
+  > {
+  createHeartbeat(view: () => NodeView): NodeHeartbeat
+  deadRunners: DeadRunners
+  /** What brings in work: reconciler, schedules. Started when the first child is up, stopped first. */
+  intake: Service[]
+  hooks: ShutdownHooks
+  shutdownMs: number
+  /** Ends what the process itself keeps: pools, an embedded server. */
+  close(limitMs: number): Promise<void>
+  /** Shows a line to whoever sent USR1. */
+  print(line: string): void
+  exit: ExitProcess
+}
+
+/** The master of a worker: what its signals mean. docs/protocols/worker-stop.md is its law. */
+export interface WorkerMaster {
+  /** Settles debts, writes the row of the node, forks. */
+  start(): Promise<void>
+  stop(signal: string): void
+  fast(): void
+  roll(): void
+  quiet(): void
+  report(): void
+}
+
+export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
+  const { log, intake } = options
+  let state: NodeState = 'starting'
+  let ended = false
+
+  const heartbeat = options.createHeartbeat(() => viewOf(state, supervisor.children()))
+  const supervisor = createSupervisor({
+    ...options,
+    record: () => heartbeat.record(),
+    onUp: () => {
+      void heartbeat.record()
+      if (state !== 'starting') return
+      state = 'up'
+      for (const service of intake) startService(service, log)
+    },
+    onDeath: async (child, exit) => {
+      void heartbeat.record()
+      // One that ended with 0 says that it holds nothing.
+      if (exit.code !== 0) await options.deadRunners.release(child.runner, child.queues)
+    },
+    onHopeless: (error) => {
+      if (ended) return
+      ended = true
+      log.fatal({ code: error.code }, error.message)
+      void stop.giveUp()
+    },
+  })
+  const stop = createStop({ ...options, supervisor, heartbeat })
+
+  return {
+    start: async () => {
+      await options.hooks.settle()
+      if (ended) return
+      await heartbeat.start()
+      if (!ended) supervisor.start()
+    },
+    stop: (signal) => {
+      if (ended) return
+      ended = true
+      state = 'stopping'
+      void heartbeat.record()
+      stop.begin(signal)
+    },
+    fast: () => stop.fast(),
+    roll: () => {
+      if (!ended) void supervisor.roll()
+    },
+    quiet: () => {
+      if (ended) return
+      log.info('quiet: nothing new is taken')
+      state = 'quiet'
+      supervisor.quiet()
+      void heartbeat.record()
+    },
+    report: () => {
+      for (const line of describe(state, supervisor)) options.print(line)
+    },
+  }
+}
+
+function startService(service: Service, log: Log): void {
+  service.start().catch((error: unknown) => log.error({ reason: messageOf(error) }, 'intake did not start'))
+}
+
+function viewOf(state: NodeState, children: SupervisedChild[]): NodeView {
+  return {
+    state,
+    runners: children.map((child) => child.runner),
+    children: children.map((child) => ({
+      runner: child.runner,
+      slot: child.slot,
+      pid: child.pid,
+      state: child.state,
+      active: child.active.length,
+      rssBytes: child.rssBytes,
+    })),
+  }
+}
+
+/** What every child is doing, a line each. Ids and names only, no payloads. */
+function* describe(state: NodeState, supervisor: Supervisor): Generator<string> {
+  const children = supervisor.children()
+  yield `worker is ${state}, ${children.length} children`
+  for (const child of children) {
+    const up = child.upForMs()
+    const since = up === undefined ? 'not up yet' : `up for ${seconds(up)}`
+    yield `  child ${child.slot} (pid ${child.pid}) ${child.state}, ${since}, ${Math.round(child.rssBytes / 1e6)} MB, ${child.active.length} jobs`
+    for (const job of child.active) yield `    ${job.name} ${job.id} for ${seconds(job.forMs)}`
+  }
+  for (const { slot, failures, forkInMs } of supervisor.waiting()) {
+    yield `  child ${slot} died early ${failures} times in a row, next fork in ${seconds(forkInMs)}`
+  }
+}
+
+const seconds = (ms: number): string => `${(ms / 1_000).toFixed(1)} s`
