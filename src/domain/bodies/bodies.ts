@@ -1,4 +1,17 @@
+import { tmpdir } from 'node:os'
 import type { Readable } from 'node:stream'
+import type { Clock } from '../../core/clock.ts'
+import type { Log } from '../../platform/log.ts'
+import type { Postgres } from '../../platform/postgres/postgres.ts'
+import { createAdmission } from './admission.ts'
+import { assertBodyId } from './body-id.ts'
+import type { BodyStore } from './body-store.ts'
+import { createCatalog } from './catalog.ts'
+import { deliver, findBody } from './deliver.ts'
+import { createGuardedStore } from './guarded-store.ts'
+import { receive } from './receive.ts'
+import { type RepairReport, repair } from './repair.ts'
+import { createRepairQueue } from './repair-queue.ts'
 
 /** What the rest of Baton sees of bodies. Whatever it hands out has been verified, byte for byte, before. */
 export interface Bodies {
@@ -23,6 +36,12 @@ export interface Bodies {
   read(id: string, options?: ReadOptions): AsyncIterable<Uint8Array>
   /** @throws BODY_ID_INVALID, BODY_NOT_FOUND, DATABASE_UNAVAILABLE, DATABASE_OVERLOADED */
   stat(id: string): Promise<BodyInfo>
+  /** Reads every copy, takes bad ones away and writes missing ones. */
+  repair(id: string): Promise<RepairReport>
+  /** Resolves when the repairs that reads have set off are done. */
+  idle(): Promise<void>
+  /** Lets the repairs under way end, then closes the stores. */
+  close(): Promise<void>
 }
 
 export interface PutOptions {
@@ -73,4 +92,93 @@ export interface BodyInfo {
   copies: number
   /** ISO 8601. */
   createdAt: string
+}
+
+export interface BodiesOptions {
+  /** Two or more places; each body lies in two of them. */
+  stores: readonly BodyStore[]
+  postgres: Postgres
+  clock: Clock
+  log: Log
+  /** Longest body, bytes; 1 GiB unless said. */
+  maxBytes?: number
+  /** Longest wait for one answer of a store, ms; 30 s unless said. */
+  timeoutMs?: number
+  /** Bodies sent and received at once; 64 of each unless said. As many as 1,000 wait for up to 10 s. */
+  maxTransfers?: number
+  /** Where bodies are kept that have no id yet, when a store cannot. The system's folder for such unless said. */
+  spoolFolder?: string
+}
+
+const copies = 2
+
+/** Bodies over several stores, two verified copies each. */
+export function createBodies(options: BodiesOptions): Bodies {
+  const { postgres, clock, log, timeoutMs = 30_000 } = options
+  const stores = options.stores.map((store) => createGuardedStore({ store, postgres, clock, timeoutMs }))
+  const catalog = createCatalog(postgres)
+  const bounds = { clock, maxActive: options.maxTransfers ?? 64, maxWaiting: 1_000, maxWaitMs: 10_000 }
+  const receiving = createAdmission(bounds)
+  const mend = (id: string) => repair({ stores, active: stores, catalog, copies, clock, timeoutMs, log }, id)
+  const repairs = createRepairQueue({ repair: mend, catalog, log })
+  const delivery = {
+    stores,
+    catalog,
+    clock,
+    timeoutMs,
+    admission: createAdmission(bounds),
+    onSuspect: repairs.suspect,
+  }
+  const intake = {
+    stores,
+    catalog,
+    copies,
+    maxBytes: options.maxBytes ?? 2 ** 30,
+    spoolFolder: options.spoolFolder ?? tmpdir(),
+  }
+
+  const get = async (id: string, wish: GetOptions = {}): Promise<Content> => {
+    assertBodyId(id)
+    return deliver(delivery, id, wish)
+  }
+
+  return {
+    put: async (source, wish = {}) => {
+      const leave = await receiving.enter(wish.signal)
+      try {
+        return await receive(intake, source, wish)
+      } finally {
+        leave()
+      }
+    },
+    get,
+    read: (id, wish) => readAll(get, id, wish),
+    stat: async (id) => {
+      assertBodyId(id)
+      const row = await findBody(catalog, id)
+      return { id, size: row.size, copies: row.stores.length, createdAt: row.createdAt.toISOString() }
+    },
+    repair: async (id) => {
+      assertBodyId(id)
+      return mend(id)
+    },
+    idle: repairs.idle,
+    close: async () => {
+      await repairs.close()
+      await Promise.all(stores.map((store) => store.close()))
+    },
+  }
+}
+
+async function* readAll(get: Bodies['get'], id: string, wish: ReadOptions = {}): AsyncGenerator<Uint8Array> {
+  const start = wish.start ?? 0
+  const { stream } = await get(id, {
+    ...(start > 0 && { range: { start: start - 1 } }),
+    ...(wish.signal && { signal: wish.signal }),
+  })
+  let surplus = start > 0 ? 1 : 0
+  for await (const bytes of stream as AsyncIterable<Uint8Array>) {
+    if (bytes.length > surplus) yield bytes.subarray(surplus)
+    surplus = 0
+  }
 }

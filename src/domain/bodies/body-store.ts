@@ -1,3 +1,5 @@
+import type { Readable } from 'node:stream'
+
 /**
  * One place that keeps bodies under their sha256. Implementations stand in stores/; one suite
  * (test/contracts/body-store.ts) is run against all of them. A store promises:
@@ -17,8 +19,11 @@ export interface BodyStore {
    * means another place: a disk that is not mounted would otherwise swear that it has nothing.
    */
   identity(): Promise<string>
-  /** Begins a body whose id is not known yet. Nobody sees it before `commit`. */
-  stage(): Promise<StagedBody>
+  /**
+   * Begins a body whose id is not known yet. Nobody sees it before `commit`. Only where a place can take bytes
+   * first and name them afterwards; for the others the body is spooled, and then `put`.
+   */
+  stage?(): Promise<StagedBody>
   /** Writes a body whose id is known, over whatever is there. Durable when it resolves. */
   put(id: string, source: BodySource, signal?: AbortSignal): Promise<void>
   /**
@@ -66,8 +71,8 @@ export interface BodySource {
 export interface OpenBody {
   /** Of the whole body, as the store has it. */
   size: number
-  /** Must be read to its end or returned (`for await` does either), else a handle stays open. */
-  bytes: AsyncIterable<Uint8Array>
+  /** Must be read to its end or destroyed, else a handle stays open. */
+  stream: Readable
 }
 
 export interface StoredBody {
