@@ -1,9 +1,7 @@
-import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
 import path from 'node:path'
-import { createInterface } from 'node:readline'
 import pg from 'pg'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import type { Exit } from '../../../src/platform/postgres/embedded/postmaster.ts'
@@ -12,7 +10,7 @@ import {
   type EmbeddedPostgres,
   type EmbeddedPostgresOptions,
 } from '../../../src/platform/postgres/embedded.ts'
-import { eventually, isRunning, processTable } from '../../support/processes.ts'
+import { type BatonProcess, eventually, isRunning, processTable, spawnNode } from '../../support/processes.ts'
 
 const asRoot = process.getuid?.() === 0
 let home: string
@@ -51,17 +49,14 @@ const postmasterPid = async (url: string): Promise<number> => {
   return Number.parseInt(row?.text ?? '', 10)
 }
 
-/** Another process that runs Postgres on the home, as `baton dev` would. */
-const startOwner = async (dataDir: string): Promise<{ owner: ChildProcess; url: string }> => {
+/** Another process that runs Postgres on the home, as `baton dev` would; deaf to Ctrl-C, as if it were draining. */
+const startOwner = async (dataDir: string): Promise<{ owner: BatonProcess; url: string }> => {
   const script = `import { createEmbeddedPostgres } from '${path.resolve('src/platform/postgres/embedded.ts')}'
+    process.on('SIGINT', () => console.log('interrupted'))
     const { url } = await createEmbeddedPostgres({ dataDir: ${JSON.stringify(dataDir)} }).start()
     console.log(url)`
-  const owner = spawn(process.execPath, ['--input-type=module-typescript', '--eval', script], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  onTestFinished(() => void owner.kill('SIGKILL'))
-  const [url] = (await once(createInterface(owner.stdout), 'line')) as [string]
-  return { owner, url }
+  const owner = spawnNode(['--input-type=module-typescript', '--eval', script])
+  return { owner, url: await owner.waitForLine(/^postgres:/) }
 }
 
 describe('the embedded Postgres', () => {
@@ -166,10 +161,20 @@ describe('the embedded Postgres', () => {
     expect(await query(url, 'SELECT 1 AS one')).toEqual([{ one: 1 }])
   })
 
+  it('goes on when the terminal interrupts everybody', async () => {
+    const { owner, url } = await startOwner(home)
+    owner.signalGroup('SIGINT')
+    await owner.waitForLine(/^interrupted$/)
+    expect(await query(url, 'SELECT 1 AS one')).toEqual([{ one: 1 }])
+    const pid = await postmasterPid(url)
+    await owner.kill()
+    await eventually(async () => expect(await isRunning(pid)).toBe(false))
+  })
+
   it('is stopped by its watchdog when its process is killed', async () => {
     const { owner, url } = await startOwner(home)
     const pid = await postmasterPid(url)
-    owner.kill('SIGKILL')
+    await owner.kill()
     await eventually(async () => expect(await isRunning(pid)).toBe(false))
     const next = await create().start()
     expect(await query(next.url, 'SELECT 1 AS one')).toEqual([{ one: 1 }])
@@ -181,8 +186,7 @@ describe('the embedded Postgres', () => {
     const pid = await postmasterPid(url)
     const dog = await findWatchdog(pid)
     process.kill(dog, 'SIGKILL')
-    owner.kill('SIGKILL')
-    await once(owner, 'exit')
+    await owner.kill()
     expect(await isRunning(pid)).toBe(true)
 
     const next = await create().start()
