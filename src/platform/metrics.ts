@@ -11,6 +11,7 @@ interface Declaration {
 }
 
 const runSeconds = [0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 600, 3_600]
+const answerSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
 /**
  * Every metric of Baton, also those of other modules: a test keeps the table in docs/metrics.md equal to it.
@@ -52,6 +53,55 @@ export const declarations = [
     name: 'baton_jobs_active',
     type: 'gauge',
     help: 'Jobs under way in this process.',
+    labels: [],
+  },
+  {
+    name: 'baton_http_request_duration_seconds',
+    type: 'histogram',
+    help: 'How long answers took, from the headers of the request to the end of the answer.',
+    labels: ['method', 'route', 'status'],
+    buckets: answerSeconds,
+  },
+  {
+    name: 'baton_problems_total',
+    type: 'counter',
+    help: 'Requests that were answered with an error, by its code.',
+    labels: ['code'],
+  },
+  {
+    name: 'baton_jobs_accepted_total',
+    type: 'counter',
+    help: 'Jobs that were taken in over HTTP by this process, those that a dedupe key held off not counted.',
+    labels: ['job'],
+  },
+  {
+    name: 'baton_accept_backlog',
+    type: 'gauge',
+    help: 'Jobs that were asked for and are not committed yet, in this process.',
+    labels: [],
+  },
+  {
+    name: 'baton_event_streams',
+    type: 'gauge',
+    help: 'Event streams that are open in this process.',
+    labels: [],
+  },
+  {
+    name: 'baton_database_waiting',
+    type: 'gauge',
+    help: 'Callers in this process that wait for a Postgres connection.',
+    labels: [],
+  },
+  {
+    name: 'baton_jobs',
+    type: 'gauge',
+    help: 'Jobs in the ledger of the whole site, by state. Large numbers are estimates.',
+    labels: ['state'],
+  },
+  {
+    name: 'baton_oldest_waiting_seconds',
+    type: 'gauge',
+    help: 'How long the oldest due job of the whole site has waited.',
     labels: [],
   },
 ] as const satisfies readonly Declaration[]

@@ -76,6 +76,31 @@ export const settings = {
         'From the first stop signal to the exit, whatever happens. Keep it below what the platform grants.',
     },
   ),
+  bootTimeoutMs: integer(
+    'BOOT_TIMEOUT_MS',
+    60_000,
+    { min: 1_000, max: day },
+    {
+      default: '60000',
+      unit: 'ms',
+      about: 'How long a child of `worker` may take to become ready, and a start waits for Postgres.',
+    },
+  ),
+  watchdogMs: integer(
+    'WATCHDOG_MS',
+    30_000,
+    { min: 200, max: day },
+    {
+      default: '30000',
+      unit: 'ms',
+      about: 'Silence of the event loop of a child after which its stack is logged and it is ended.',
+    },
+  ),
+  jobsModule: text('JOBS_MODULE', {
+    default: 'jobs/index.ts',
+    unit: 'path',
+    about: 'The module that exports `jobs`, the list of all job definitions.',
+  }),
   secret: text('BATON_SECRET', {
     default: 'made at random in development',
     unit: 'text',
@@ -87,6 +112,12 @@ export const settings = {
     unit: 'role:key',
     about:
       'API keys besides those in the database, `role:key` with commas between; roles producer, operator, viewer.',
+  }),
+  metricsOpen: flag('METRICS_OPEN', {
+    default: '0',
+    unit: '0 or 1',
+    about:
+      'Whether `GET /metrics` answers without a key. Else it takes one with the role viewer or operator.',
   }),
   jobRetentionMs: integer(
     'JOB_RETENTION_MS',

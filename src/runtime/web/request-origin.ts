@@ -1,0 +1,22 @@
+import type { IncomingMessage } from 'node:http'
+import type { Clock } from '../../core/clock.ts'
+import { newId } from '../../core/ids.ts'
+import type { JobOrigin } from '../../platform/queues/ledger.ts'
+
+const saneId = /^[A-Za-z0-9._:+/=@-]{1,128}$/
+/** W3C Trace Context, version 00. A trace or parent id of zeros is invalid. */
+const trace = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
+
+/** The id that a request brought in X-Request-Id, or a new one when it brought none that could stand in a log. */
+export function requestIdOf(message: IncomingMessage, clock: Clock): string {
+  const given = message.headers['x-request-id']
+  return typeof given === 'string' && saneId.test(given) ? given : newId(clock.now())
+}
+
+/** What is carried from a request into the jobs that it asks for. */
+export function originOf(message: IncomingMessage, requestId: string): JobOrigin {
+  const traceparent = message.headers['traceparent']
+  return typeof traceparent === 'string' && trace.test(traceparent)
+    ? { requestId, traceparent }
+    : { requestId }
+}

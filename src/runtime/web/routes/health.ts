@@ -1,0 +1,109 @@
+import type { FastifyInstance } from 'fastify'
+import { Type } from 'typebox'
+import { codeOf } from '../../../core/errors.ts'
+import { withLimit } from '../../../core/lifecycle.ts'
+import { assertMigrated } from '../../../platform/postgres/migrate.ts'
+import type { Postgres } from '../../../platform/postgres/postgres.ts'
+import type { QueueBackend } from '../../../platform/queues/backend.ts'
+import { problems } from '../open-api.ts'
+import type { WebMetrics } from '../web-metrics.ts'
+
+const lookMs = 2_000
+/** How long one look serves all who ask, ms. */
+const sharedMs = 250
+
+export interface HealthOptions {
+  postgres: Postgres
+  backend: Pick<QueueBackend, 'ping' | 'engine'>
+  metrics: WebMetrics
+  /** Whether /metrics answers without a key. */
+  metricsOpen: boolean
+  isStopping(): boolean
+}
+
+/** `/livez`, `/readyz`, `/metrics`. */
+export function addHealth(server: FastifyInstance, options: HealthOptions): void {
+  server.get(
+    '/livez',
+    { schema: { tags: ['process'], summary: 'The process is alive', response: { 200: Type.Object({}) } } },
+    (_request, reply) => {
+      reply.header('cache-control', 'no-store').send({ status: 'alive' })
+    },
+  )
+  addReadiness(server, options)
+  server.get(
+    '/metrics',
+    {
+      config: options.metricsOpen ? {} : { roles: ['viewer'] },
+      schema: {
+        tags: ['process'],
+        summary: "Prometheus' text format",
+        ...(options.metricsOpen ? {} : { security: [{ key: [] }] }),
+        response: { 200: { description: 'text/plain' }, ...problems() },
+      },
+    },
+    async (_request, reply) => {
+      const { text, contentType } = await options.metrics.scrape()
+      return reply.header('cache-control', 'no-store').type(contentType).send(text)
+    },
+  )
+}
+
+const Readiness = Type.Object({
+  ready: Type.Boolean(),
+  checks: Type.Object({
+    process: Type.String({ description: '`ok` or `stopping`' }),
+    postgres: Type.String({ description: '`ok`, or why not' }),
+    queue: Type.String({
+      description:
+        '`ok`, or why not. A queue that is away does not make the process unready: acceptance goes on',
+    }),
+  }),
+})
+
+function addReadiness(server: FastifyInstance, options: HealthOptions): void {
+  const { postgres, backend } = options
+  // Only the code: the message of a driver names hosts and ports, and this route is open to all.
+  const okOrWhy = (work: Promise<unknown>): Promise<string> =>
+    withLimit(work, lookMs).then(
+      () => 'ok',
+      (error: unknown) => codeOf(error) ?? 'NO_ANSWER',
+    )
+  const look = (): Promise<[string, string]> =>
+    Promise.all([okOrWhy(assertMigrated(postgres)), okOrWhy(backend.ping(lookMs))])
+  // Open to all, so it must not cost a statement for each who asks.
+  let looking: Promise<[string, string]> | undefined
+  const sharedLook = (): Promise<[string, string]> => {
+    looking ??= look().finally(() => setTimeout(() => (looking = undefined), sharedMs).unref())
+    return looking
+  }
+
+  server.get(
+    '/readyz',
+    {
+      schema: {
+        tags: ['process'],
+        summary: 'The process takes requests',
+        description: 'Postgres is reachable and migrated, and no stop is under way. Else 503.',
+        response: { 200: Readiness, 503: Readiness },
+      },
+    },
+    async (_request, reply) => {
+      const [database, queue] = await sharedLook()
+      const stopping = options.isStopping()
+      const ready = database === 'ok' && !stopping
+      return reply
+        .code(ready ? 200 : 503)
+        .header('cache-control', 'no-store')
+        .send({
+          ready,
+          checks: {
+            process: stopping ? 'stopping' : 'ok',
+            postgres: database,
+            queue:
+              queue === 'ok' ? queue : `${queue}: jobs are accepted all the same and run when it is back`,
+          },
+        })
+    },
+  )
+}
