@@ -36,20 +36,27 @@ export async function findPlaces(dataDir: string, account: Account): Promise<Pla
   const reachable = await canRun(account, path.join(native, 'bin/postgres'))
   const bin = path.join(reachable ? native : await copyPrograms(native, version, account), 'bin')
   const key = sha256(home).slice(0, 12)
-  const sockets = `/tmp/baton-postgres-${process.getuid?.() ?? 0}-${key}`
-  await mkdir(sockets, { mode: 0o700 }).catch(ignoreExisting)
-  await assertOurs(sockets, account)
-  await giveTo(account, sockets)
+  const base = (await canEnter(account, home)) ? home : path.join(await sharedFolder(), key)
   return {
     home,
-    data: path.join((await canEnter(account, home)) ? home : path.join(await sharedFolder(), key), 'data'),
+    data: path.join(base, 'data'),
     initdb: path.join(bin, 'initdb'),
     postgres: path.join(bin, 'postgres'),
-    sockets,
+    sockets: await socketFolder(base, key, account),
     passwordFile: path.join(home, 'password'),
     ownerFile: path.join(home, 'owner.json'),
     logFile: path.join(home, 'postgres.log'),
   }
+}
+
+async function socketFolder(base: string, key: string, account: Account): Promise<string> {
+  const beside = path.join(base, 'sockets')
+  const folder = beside.length < 80 ? beside : `/tmp/baton-postgres-${process.getuid?.() ?? 0}-${key}`
+  await mkdir(base, { recursive: true, mode: 0o755 })
+  await mkdir(folder, { mode: 0o700 }).catch(ignoreExisting)
+  await assertOurs(folder, account)
+  await giveTo(account, folder)
+  return folder
 }
 
 export async function giveTo(account: Account, file: string): Promise<void> {
