@@ -45,6 +45,8 @@ export interface PostgresOptions {
   maxWaitMs?: number
   /** Longest run of one statement, ms. 0 is without limit. */
   statementTimeoutMs?: number
+  /** Longest wait for an answer, ms; then the connection is given up. A server that hangs sends no timeout. */
+  queryTimeoutMs?: number
   searchPath?: string
 }
 
@@ -74,6 +76,7 @@ export function createPostgres(options: PostgresOptions): Postgres {
     idleTimeoutMillis: 30_000,
     keepAlive: true,
     statement_timeout: options.statementTimeoutMs ?? 60_000,
+    ...(options.queryTimeoutMs ? { query_timeout: options.queryTimeoutMs } : {}),
     ...(options.searchPath ? { options: `-c search_path=${options.searchPath}` } : {}),
   })
   // An idle connection that Postgres ends would otherwise end this process.
@@ -133,6 +136,12 @@ async function runTransaction<T>(client: Client, work: (client: Client) => Promi
   }
 }
 
+/** Whether a failure says that Postgres cannot be reached, rather than that the statement was wrong. */
+export function isAway(error: unknown): boolean {
+  const code = codeOf(error)
+  return (code !== undefined && away.has(code)) || messageOf(error).includes('Connection terminated')
+}
+
 /** Names what a failure means to the caller: away, overloaded, or (unchanged) a fault of the statement. */
 export function databaseError(error: unknown): unknown {
   const code = codeOf(error)
@@ -143,7 +152,7 @@ export function databaseError(error: unknown): unknown {
       { cause: error, retryAfterMs: 1_000 },
     ) satisfies BatonError
   }
-  if ((code !== undefined && away.has(code)) || message.includes('Connection terminated')) {
+  if ((code !== undefined && away.has(code)) || /Connection terminated|Query read timeout/.test(message)) {
     return DATABASE_UNAVAILABLE({ reason: message }, { cause: error })
   }
   return error

@@ -1,0 +1,85 @@
+import pg from 'pg'
+import { codeOf, messageOf } from '../../core/errors.ts'
+import type { Row } from './postgres.ts'
+import { isAway } from './postgres.ts'
+
+/** The connections that BullMQ's Postgres engine works over, with its failures named so that it waits and retries. */
+export interface QueuePool {
+  /** What BullMQ takes for a `pg.Pool`. */
+  readonly forBullmq: pg.Pool
+  query<R extends Row>(sql: string, values: unknown[]): Promise<{ rows: R[] }>
+  close(): Promise<void>
+}
+
+export interface QueuePoolOptions {
+  url: string
+  /** Most connections. A worker keeps one to itself, to listen on. */
+  max: number
+  onError(error: Error): void
+}
+
+/** How often a statement that lost a deadlock is sent again; it left nothing behind. */
+const maxAttempts = 5
+
+export function createQueuePool(options: QueuePoolOptions): QueuePool {
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.max,
+    application_name: 'baton queues',
+    connectionTimeoutMillis: 5_000,
+    idleTimeoutMillis: 30_000,
+    statement_timeout: 30_000,
+    // Without it a connection that died silently would be listened on for an hour.
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+    options: '-c search_path=bullmq',
+  })
+  pool.on('error', options.onError)
+  const open = new Set<pg.PoolClient>()
+  pool.on('connect', (client) => open.add(client))
+  pool.on('remove', (client) => open.delete(client))
+
+  const send = pool.query.bind(pool) as (sql: unknown, values: unknown) => Promise<pg.QueryResult>
+  const query = async (sql: unknown, values: unknown): Promise<pg.QueryResult> => {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await send(sql, values)
+      } catch (error) {
+        if (codeOf(error) !== '40P01' || attempt === maxAttempts) throw asAway(error)
+      }
+    }
+  }
+  const connect = pool.connect.bind(pool) as (callback?: unknown) => Promise<pg.PoolClient>
+  const patched = pool as unknown as Record<string, unknown>
+  patched['query'] = query
+  // With a callback it is the pool's own `query` that asks.
+  patched['connect'] = (callback?: unknown) =>
+    callback === undefined ? connect().catch(rejectAsAway) : connect(callback)
+
+  let closing: Promise<void> | undefined
+  const close = async (): Promise<void> => {
+    const ended = pool.end()
+    // Ending waits for whoever has a connection checked out, and a worker that was cut off never gives it back.
+    const timer = setTimeout(() => {
+      for (const client of open) (client as unknown as pg.Client).connection.stream.destroy()
+    }, 1_000)
+    await ended.finally(() => clearTimeout(timer))
+  }
+  return {
+    forBullmq: pool,
+    query: (sql, values) => query(sql, values) as never,
+    close: () => (closing ??= close()),
+  }
+}
+
+const rejectAsAway = (error: unknown): never => {
+  throw asAway(error)
+}
+
+/** BullMQ waits and retries only when it reads ECONNREFUSED; on anything else it tries again without a pause. */
+function asAway(error: unknown): unknown {
+  if (!isAway(error)) return error
+  return Object.assign(new Error(`ECONNREFUSED: ${messageOf(error)}`, { cause: error }), {
+    code: 'ECONNREFUSED',
+  })
+}

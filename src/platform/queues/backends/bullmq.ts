@@ -1,0 +1,98 @@
+import type { Clock } from '../../../core/clock.ts'
+import { type BatonError, messageOf } from '../../../core/errors.ts'
+import { withLimit } from '../../../core/lifecycle.ts'
+import type { Entry, QueueBackend } from '../backend.ts'
+import { QUEUE_UNAVAILABLE } from '../errors.ts'
+import { createConsumer } from './consumer.ts'
+import type { Engine } from './engine.ts'
+import { asView, jobJson } from './entries.ts'
+
+/** A queue backend that also shows BullMQ's own objects, for its dashboards. */
+export interface BullmqBackend extends QueueBackend {
+  /** The queue as BullMQ's `Queue`. Look, but change nothing: the rows would not know. */
+  inspect(queue: string): Promise<unknown>
+}
+
+/** Longest wait for an answer of the engine on the path of a request, ms. */
+const limitMs = 5_000
+/** Entries in one command. The engine does nothing else meanwhile, so a bulk is cut. */
+const maxBulk = 500
+
+/** What BullMQ does alike on both engines. */
+export function createBullmqBackend(engine: Engine, clock: Clock): BullmqBackend {
+  const inTime = async <T>(work: () => Promise<T>, ms = limitMs): Promise<T> => {
+    try {
+      return await withLimit(work(), ms)
+    } catch (error) {
+      throw unavailable(error)
+    }
+  }
+  const addBulk = async (queue: string, entries: Entry[]): Promise<void> => {
+    const now = clock.now()
+    const bullmq = await engine.queue(queue)
+    await bullmq.addJobs(
+      entries.map((entry) => ({ job: jobJson(entry, now), jobId: entry.id, parentKeyOpts: {} })),
+    )
+  }
+
+  return {
+    engine: engine.kind,
+    add: async (queue, entries) => {
+      for (let from = 0; from < entries.length; from += maxBulk) {
+        await inTime(() => addBulk(queue, entries.slice(from, from + maxBulk)))
+      }
+    },
+    consume: (options) => createConsumer(engine, clock, options),
+    remove: (queue, id) =>
+      inTime(async () => {
+        const view = await engine.view(queue)
+        // To BullMQ an entry that is not there counts as removed.
+        return (await view.getJob(id)) !== undefined && (await view.remove(id)) === 1
+      }),
+    handBack: (queue, runner) => inTime(() => handBack(engine, queue, runner)),
+    counts: (queue) =>
+      inTime(async () => {
+        const counts = await (await engine.view(queue)).getJobCounts()
+        return {
+          waiting: (counts['waiting'] ?? 0) + (counts['prioritized'] ?? 0),
+          delayed: counts['delayed'] ?? 0,
+          active: counts['active'] ?? 0,
+          failed: counts['failed'] ?? 0,
+        }
+      }),
+    find: (queue, id) =>
+      inTime(async () => {
+        const job = await (await engine.view(queue)).getJob(id)
+        return job && asView(job)
+      }),
+    epoch: (queue) => inTime(() => engine.epoch(queue)),
+    mark: (queue) => inTime(() => engine.mark(queue)),
+    ping: (ms) => inTime(() => engine.ping(), ms),
+    inspect: (queue) => engine.view(queue),
+    close: () => engine.close(),
+  }
+}
+
+async function handBack(engine: Engine, queue: string, runner: string): Promise<string[]> {
+  const bullmq = await engine.queue(queue)
+  const held = await engine.active(queue, runner)
+  const moved = await Promise.all(
+    held.map(async ({ id, token }) => {
+      try {
+        // '0' passes over the lock: it has expired, and whoever had it is dead.
+        await bullmq.moveJobFromActiveToWait(id, token ?? '0')
+        return id
+      } catch (error) {
+        // The sweep or another master was quicker.
+        if (/lock|missing/i.test(messageOf(error))) return undefined
+        throw error
+      }
+    }),
+  )
+  return moved.filter((id) => id !== undefined)
+}
+
+export const unavailable = (error: unknown): BatonError =>
+  QUEUE_UNAVAILABLE.is(error)
+    ? error
+    : QUEUE_UNAVAILABLE({ reason: messageOf(error) }, { cause: error, retryAfterMs: 1_000 })

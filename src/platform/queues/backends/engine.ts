@@ -1,0 +1,39 @@
+import type { IQueueBackend, Queue } from 'bullmq'
+
+/** What the two BullMQ engines differ in, for what they have in common. */
+export interface Engine {
+  readonly kind: 'redis' | 'postgres'
+  /** BullMQ's operations on a queue, over connections that fail at once while the engine is away. */
+  queue(name: string): Promise<IQueueBackend>
+  /** The same as BullMQ's own object, for looking in. */
+  view(name: string): Promise<Queue>
+  /** Connections of a consumer's own, which sit through an outage. Rejects while the engine cannot be reached. */
+  open(queue: string, options: WorkerBackendOptions): Promise<OpenedBackend>
+  /** Key prefix, which the Redis engine has and the other ignores. */
+  prefix(queue: string): string
+  active(queue: string, runner: string): Promise<Held[]>
+  epoch(queue: string): Promise<string | undefined>
+  mark(queue: string): Promise<string>
+  ping(): Promise<void>
+  close(): Promise<void>
+}
+
+/** What BullMQ's backends read of a worker's options. */
+export interface WorkerBackendOptions {
+  name: string
+  lockDuration: number
+  stalledInterval: number
+  maxStalledCount: number
+}
+
+export interface OpenedBackend {
+  backend: IQueueBackend
+  /** Cuts the connections, also when the engine does not answer any more. */
+  destroy(): void
+}
+
+/** An active entry and the lock that it is held by; without a lock it has expired. */
+export interface Held {
+  id: string
+  token: string | undefined
+}

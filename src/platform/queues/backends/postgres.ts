@@ -1,0 +1,88 @@
+import { PostgresConnection, PostgresQueueBackend, Queue } from 'bullmq'
+import type { Clock } from '../../../core/clock.ts'
+import { createQueuePool, type QueuePool } from '../../postgres/queue-pool.ts'
+import { type BullmqBackend, createBullmqBackend } from './bullmq.ts'
+import type { Engine, Held, OpenedBackend, WorkerBackendOptions } from './engine.ts'
+
+export interface PostgresBackendOptions {
+  url: string
+  clock: Clock
+  /** Connection troubles, which heal by themselves. */
+  onError(error: Error): void
+  /** Most connections: each consumer keeps one, and 2 more are needed for statements. 4 unless said. */
+  connections?: number
+}
+
+/** BullMQ on Postgres: for those who have no Redis. */
+export function createPostgresBackend(options: PostgresBackendOptions): BullmqBackend {
+  return createBullmqBackend(createPostgresEngine(options), options.clock)
+}
+
+const heldBy = `SELECT id, lock_token AS token FROM job
+  WHERE queue = $1 AND state = 'active' AND processed_by = $2`
+
+function createPostgresEngine(options: PostgresBackendOptions): Engine {
+  const pool = createQueuePool({
+    url: options.url,
+    max: options.connections ?? 4,
+    onError: options.onError,
+  })
+  const views = new Map<string, Queue>()
+  let root: Promise<PostgresQueueBackend> | undefined
+  const ready = (): Promise<PostgresQueueBackend> => {
+    root ??= openBackend(pool, '-', {}).catch((error: unknown) => {
+      // BullMQ remembers a failed first connection for ever: the next caller makes a new one.
+      root = undefined
+      throw error
+    })
+    return root
+  }
+
+  return {
+    kind: 'postgres',
+    prefix: () => 'baton',
+    queue: async (name) => (await ready()).forQueue(name),
+    view: async (name) => {
+      const backend = await ready()
+      const view = views.get(name) ?? viewOf(name, backend)
+      views.set(name, view)
+      return view
+    },
+    open: (queue, worker) => openConsumer(pool, queue, worker),
+    active: async (queue, runner) => {
+      const { rows } = await pool.query<{ id: string; token: string | null }>(heldBy, [queue, runner])
+      return rows.map(({ id, token }): Held => ({ id, token: token ?? undefined }))
+    },
+    // The rows of the ledger and those of the engine are in one database: neither forgets without the other.
+    epoch: async () => 'postgres',
+    mark: async () => 'postgres',
+    ping: async () => void (await pool.query('SELECT 1', [])),
+    close: () => pool.close(),
+  }
+}
+
+async function openBackend(
+  pool: QueuePool,
+  queue: string,
+  options: Partial<WorkerBackendOptions>,
+): Promise<PostgresQueueBackend> {
+  const connection = new PostgresConnection(pool.forBullmq as never)
+  connection.on('error', () => undefined)
+  await connection.waitUntilReady()
+  return new PostgresQueueBackend(connection, queue, { connection: {} as never, ...options })
+}
+
+function viewOf(name: string, root: PostgresQueueBackend): Queue {
+  const queue = new Queue(name, { connection: {}, skipMetasUpdate: true }, () => root.forQueue(name) as never)
+  queue.on('error', () => undefined)
+  return queue
+}
+
+async function openConsumer(
+  pool: QueuePool,
+  queue: string,
+  worker: WorkerBackendOptions,
+): Promise<OpenedBackend> {
+  const backend = await openBackend(pool, queue, worker)
+  return { backend, destroy: () => void backend.close().catch(() => undefined) }
+}

@@ -1,0 +1,166 @@
+import { randomUUID } from 'node:crypto'
+import { Queue, QueueKeys, RedisConnection, RedisQueueBackend } from 'bullmq'
+import type { Clock } from '../../../core/clock.ts'
+import { createRedis, type RedisClient } from '../../redis.ts'
+import { type BullmqBackend, createBullmqBackend } from './bullmq.ts'
+import type { Engine, OpenedBackend, WorkerBackendOptions } from './engine.ts'
+
+export interface RedisBackendOptions {
+  url: string
+  clock: Clock
+  /** Connection troubles, which heal by themselves. */
+  onError(error: Error): void
+  /** Begins every key; 'baton' unless said. */
+  prefix?: string
+}
+
+/** BullMQ on Redis, Sentinel or Cluster. */
+export function createRedisBackend(options: RedisBackendOptions): BullmqBackend {
+  return createBullmqBackend(createRedisEngine(options), options.clock)
+}
+
+/** Events nobody reads; they cannot be turned off, so few are kept. */
+const keptEvents = 100
+
+/** Both in one script, so that on a Cluster the key and the run id come from the node that has the queue. */
+const epochScript = `
+local key = redis.call('GET', KEYS[1])
+return { key, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') }`
+const heldScript = `
+local held = {}
+for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  local key = ARGV[1] .. id
+  if redis.call('HGET', key, 'pb') == ARGV[2] then
+    held[#held + 1] = id
+    held[#held + 1] = redis.call('GET', key .. ':lock') or ''
+  end
+end
+return held`
+
+function createRedisEngine(options: RedisBackendOptions): Engine {
+  // One hash tag a queue: on a Cluster all keys of a queue live on one node, and queues spread over the nodes.
+  const prefix = (queue: string): string => `{${options.prefix ?? 'baton'}:${queue}}`
+  const key = (queue: string, type: string): string => `${prefix(queue)}:${queue}:${type}`
+  const client = connect(options, 'producer')
+  const root = openRoot(client, options)
+  const views = new Map<string, Queue>()
+
+  const settled = firstAnswer(client)
+
+  const epoch = async (queue: string): Promise<string | undefined> => {
+    await settled
+    const [planted, runId] = (await client.eval(epochScript, 1, key(queue, 'epoch'))) as (string | null)[]
+    return planted ? `${planted}:${runId ?? ''}` : undefined
+  }
+
+  return {
+    kind: 'redis',
+    prefix,
+    queue: async (name) => {
+      await settled
+      return root.forQueue(name, prefix(name))
+    },
+    view: async (name) => {
+      await settled
+      const view = views.get(name) ?? viewOf(name, prefix(name), root)
+      views.set(name, view)
+      return view
+    },
+    open: (queue, worker) => openConsumer(options, queue, { prefix: prefix(queue), worker }),
+    active: async (queue, runner) => {
+      await settled
+      const found = (await client.eval(
+        heldScript,
+        1,
+        key(queue, 'active'),
+        key(queue, ''),
+        runner,
+      )) as string[]
+      return pairsOf(found).map(([id, token]) => ({ id, token: token || undefined }))
+    },
+    epoch,
+    mark: async (queue) => {
+      await settled
+      await client.set(key(queue, 'epoch'), randomUUID(), 'NX')
+      await client.hset(key(queue, 'meta'), 'opts.maxLenEvents', keptEvents)
+      return (await epoch(queue)) ?? ''
+    },
+    ping: async () => {
+      await settled
+      await client.ping()
+    },
+    close: async () => {
+      for (const view of views.values()) view.removeAllListeners()
+      client.disconnect()
+    },
+  }
+}
+
+function connect(options: RedisBackendOptions, role: 'producer' | 'consumer'): RedisClient {
+  const client = createRedis(options.url, role)
+  client.on('error', options.onError)
+  return client
+}
+
+/** The end of the first attempt to connect, good or bad: what is asked before it would fail for no reason. */
+const firstAnswer = (client: RedisClient): Promise<void> =>
+  new Promise((resolve) => {
+    for (const event of ['ready', 'close', 'end']) client.once(event, () => resolve())
+  })
+
+/**
+ * BullMQ's operations over our producer connection. Neither version check nor wait for readiness: both would hang,
+ * or fail once and for all, when Redis is away just then.
+ */
+function openRoot(client: RedisClient, options: RedisBackendOptions): RedisQueueBackend {
+  const connection = new RedisConnection(client, {
+    shared: true,
+    blocking: false,
+    skipVersionCheck: true,
+    skipWaitingForReady: true,
+  })
+  connection.on('error', options.onError)
+  const keys = new QueueKeys(options.prefix)
+  const opts = { connection: {} }
+  return new RedisQueueBackend(connection, '-', keys.getKeys('-'), (type) => keys.toKey('-', type), opts)
+}
+
+function viewOf(name: string, prefix: string, root: RedisQueueBackend): Queue {
+  const queue = new Queue(
+    name,
+    { connection: {}, prefix, skipMetasUpdate: true },
+    () => root.forQueue(name, prefix) as RedisQueueBackend,
+  )
+  queue.on('error', () => undefined)
+  return queue
+}
+
+async function openConsumer(
+  options: RedisBackendOptions,
+  queue: string,
+  { prefix, worker }: { prefix: string; worker: WorkerBackendOptions },
+): Promise<OpenedBackend> {
+  const client = connect(options, 'consumer')
+  const blockingClient = connect(options, 'consumer')
+  const shared = { shared: false, skipVersionCheck: false }
+  const keys = new QueueKeys(prefix)
+  const opts = { connection: {}, prefix, ...worker }
+  const backend = new RedisQueueBackend(
+    new RedisConnection(client, { ...shared, blocking: false }),
+    queue,
+    keys.getKeys(queue),
+    (type) => keys.toKey(queue, type),
+    opts,
+    new RedisConnection(blockingClient, { ...shared, blocking: true }),
+  )
+  return {
+    backend,
+    destroy: () => {
+      client.disconnect()
+      blockingClient.disconnect()
+    },
+  }
+}
+
+const pairsOf = (flat: string[]): [string, string][] =>
+  Array.from({ length: flat.length / 2 }, (_, index) => [flat[2 * index] ?? '', flat[2 * index + 1] ?? ''])
