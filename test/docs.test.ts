@@ -39,7 +39,7 @@ describe('docs/errors.md', () => {
     const kinds = await definedErrors()
     const defined = kinds.map((kind) => `${kind.code} ${kind.traits.status} ${kind.traits.retry}`)
     expect(kinds.length).toBeGreaterThan(10)
-    expect([...documented].sort()).toEqual([...defined].sort())
+    expect(documented.toSorted()).toEqual(defined.toSorted())
   })
 })
 
@@ -47,6 +47,6 @@ describe('docs/configuration.md', () => {
   it('lists every setting with its default, unit and meaning, and no other', async () => {
     const documented = await rowsOf('docs/configuration.md')
     const defined = Object.values(settings).map((each) => [each.name, each.default, each.unit, each.about])
-    expect([...documented].sort()).toEqual([...defined].sort())
+    expect(documented.toSorted()).toEqual(defined.toSorted())
   })
 })
