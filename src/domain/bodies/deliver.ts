@@ -29,7 +29,11 @@ export async function deliver(options: DeliverOptions, id: string, wish: GetOpti
     const chunks = verifiedBytes(options, row, { start, end })
     const first = await chunks.next()
     const stream = Readable.from(resumed(first, chunks), { objectMode: false, highWaterMark: 1 })
-    stream.once('close', leave)
+    stream.once('close', () => {
+      leave()
+      // A stream that is destroyed before its first read never runs the generator, nor what that would close.
+      void chunks.return()
+    })
     if (wish.signal) endOn(wish.signal, stream)
     return { id, size: row.size, start, end, stream }
   } catch (error) {
@@ -65,12 +69,8 @@ async function* resumed(
   first: IteratorResult<Uint8Array, void>,
   rest: AsyncGenerator<Uint8Array, void>,
 ): AsyncGenerator<Uint8Array, void> {
-  try {
-    if (!first.done) yield first.value
-    yield* rest
-  } finally {
-    await rest.return()
-  }
+  if (!first.done) yield first.value
+  yield* rest
 }
 
 function endOn(signal: AbortSignal, stream: Readable): void {
