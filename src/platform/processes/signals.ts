@@ -90,7 +90,8 @@ export function noteSignals(note: (signal: string) => void): void {
 
 /** A child's end of the channel to its master. */
 export interface ParentPort {
-  send(message: unknown): void
+  /** Resolves when it was handed to the kernel, or cannot be. */
+  send(message: unknown): Promise<void>
   onMessage(listener: (message: unknown) => void): void
   /** The master is dead, or was never there. */
   onClosed(listener: () => void): void
@@ -98,11 +99,12 @@ export interface ParentPort {
 
 export function openParentPort(): ParentPort {
   return {
-    send: (message) => {
-      if (!process.connected) return
-      // Without a callback, a master that died just now would end this process with an error event.
-      process.send?.(message, undefined, undefined, () => undefined)
-    },
+    send: (message) =>
+      new Promise((resolve) => {
+        if (!process.connected || !process.send) return resolve()
+        // Without a callback, a master that died just now would end this process with an error event.
+        process.send(message, undefined, undefined, () => resolve())
+      }),
     onMessage: (listener) => void process.on('message', listener),
     onClosed: (listener) => {
       if (process.connected) process.on('disconnect', listener)

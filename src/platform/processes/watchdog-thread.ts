@@ -34,6 +34,11 @@ function watch(data: WatchdogData): void {
 function sampleMainThread(log: Log, silentMs: number): void {
   const session = new Session()
   session.connectToMainThread()
+  // The frames name scripts by number; all that are loaded are told when the debugger is enabled.
+  const urls = new Map<string, string>()
+  session.on('Debugger.scriptParsed', ({ params }) => void urls.set(params.scriptId, params.url))
+  const toLine = ({ functionName, location }: Debugger.CallFrame): string =>
+    `${functionName || '(anonymous)'} ${urls.get(location.scriptId) ?? ''}:${location.lineNumber + 1}`
   session.on('Debugger.paused', ({ params }) => {
     log.error(
       { silentMs, stack: params.callFrames.slice(0, maxFrames).map(toLine) },
@@ -44,6 +49,3 @@ function sampleMainThread(log: Log, silentMs: number): void {
   })
   session.post('Debugger.enable', () => session.post('Debugger.pause'))
 }
-
-const toLine = (frame: Debugger.CallFrame): string =>
-  `${frame.functionName || '(anonymous)'} ${frame.url}:${frame.location.lineNumber + 1}`

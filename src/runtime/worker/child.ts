@@ -37,7 +37,7 @@ const pollMs = 50
 /** Says `ready`, then obeys the master until it is told to end, or the master is dead. */
 export function runWorkerChild(options: WorkerChildOptions): void {
   const { port, workload, log } = options
-  const send = (report: Report): void => port.send(report)
+  const send = (report: Report): void => void port.send(report)
   const beat = (): void =>
     send({ type: 'beat', active: workload.active(), rssBytes: process.memoryUsage.rss() })
   const leaving = createLeaving(options)

@@ -1,0 +1,68 @@
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { BatonError, codeOf, messageOf } from '../core/errors.ts'
+import { registerWorker } from './commands/worker.ts'
+import { registerWorkerChild } from './commands/worker-child.ts'
+
+/** What a verb is given to speak with, and where it leaves its exit code. */
+export interface Cli {
+  /** To standard output: what was asked for. */
+  print(line: string): void
+  /** To standard error: everything else. */
+  complain(line: string): void
+  /** 0 done, 1 failed, 2 usage, 75 stopped but something was forced, 78 configuration. */
+  exitCode: number
+}
+
+/** Adds a verb. What it needs is loaded in its action, since every start of every process passes here. */
+export type RegisterVerb = (program: Command, cli: Cli) => void
+
+const verbs: RegisterVerb[] = [registerWorker, registerWorkerChild]
+
+const configurationCodes = new Set([
+  'CONFIG_INVALID',
+  'JOBS_UNUSABLE',
+  'JOB_DUPLICATE_NAME',
+  'JOB_DEFINITION_INVALID',
+])
+
+/** Runs one command line. @returns the exit code; processes that are stopped by signals end by themselves */
+export async function runCli(argv: string[]): Promise<number> {
+  const cli: Cli = {
+    print: (line) => void process.stdout.write(`${line}\n`),
+    complain: (line) => void process.stderr.write(`${line}\n`),
+    exitCode: 0,
+  }
+  const program = new Command('baton')
+    .description('Background jobs and push delivery: nothing lost, nothing doubled without need.')
+    .version(readVersion())
+    .exitOverride()
+    .showHelpAfterError('(baton --help shows what there is)')
+  for (const register of verbs) register(program, cli)
+  try {
+    await program.parseAsync(argv, { from: 'user' })
+    return cli.exitCode
+  } catch (error) {
+    return explain(error, cli)
+  }
+}
+
+/** Says what went wrong in words for people. @returns the exit code for it */
+function explain(error: unknown, cli: Cli): number {
+  // Commander has said it already.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+  if (error instanceof BatonError) {
+    cli.complain(`baton: ${error.message} [${error.code}]`)
+    return configurationCodes.has(error.code) ? 78 : 1
+  }
+  const code = codeOf(error)
+  cli.complain(`baton: ${messageOf(error)}${code ? ` [${code}]` : ''}`)
+  // Not one of ours, so a fault of the program or of the machine: whoever mends it needs to know where.
+  if (error instanceof Error && error.stack) cli.complain(error.stack)
+  return 1
+}
+
+export function readVersion(): string {
+  const file = new URL('../../package.json', import.meta.url)
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
+}

@@ -1,0 +1,9 @@
+#!/usr/bin/env node
+import { noteSignals } from './platform/processes/signals.ts'
+
+// Before anything slow is loaded: a platform may signal a child of the worker while it boots.
+if (process.argv[2] === 'worker-child') noteSignals(() => undefined)
+const { runCli } = await import('./cli/cli.ts')
+process.exitCode = await runCli(process.argv.slice(2))
+// What a failed start has opened would otherwise keep the process alive.
+if (process.exitCode !== 0) process.exit()
