@@ -107,3 +107,9 @@ export const JOB_CONTEXT_MISUSED = defineError('JOB_CONTEXT_MISUSED', 'The handl
   retry: 'never',
   report: false,
 })
+
+export const INTAKE_OVERLOADED = defineError(
+  'INTAKE_OVERLOADED',
+  '{pending} jobs wait to be committed already. Nothing was changed; try again a little later.',
+  { status: 503, retry: 'after', report: true },
+)

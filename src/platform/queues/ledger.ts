@@ -1,3 +1,4 @@
+import type { Fault } from '../../core/errors.ts'
 import type { Queryable } from '../postgres/postgres.ts'
 
 /** The rows of `jobs`, as docs/protocols/jobs.md has them. Every method is one numbered step of that page. */
@@ -98,6 +99,8 @@ export interface JobError {
   code: string
   message: string
   stack?: string
+  /** What of the payload did not fit, by JSON pointers. */
+  faults?: Fault[]
 }
 
 export type JobState = 'waiting' | 'delayed' | 'active' | 'completed' | 'failed' | 'cancelled'

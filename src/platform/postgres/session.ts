@@ -1,0 +1,37 @@
+import pg from 'pg'
+import { databaseError } from './postgres.ts'
+
+/** One connection of its own, for what needs a session: listening, advisory locks, migrations. */
+export interface Session {
+  readonly client: pg.Client
+  /** Resolves when the connection is gone, whoever ended it. */
+  readonly ended: Promise<void>
+  close(): Promise<void>
+}
+
+/** @throws DATABASE_UNAVAILABLE, DATABASE_OVERLOADED */
+export async function connectOnce(url: string, applicationName: string): Promise<Session> {
+  const client = new pg.Client({
+    connectionString: url,
+    application_name: applicationName,
+    connectionTimeoutMillis: 5_000,
+    // A connection that only listens would not notice for hours that the other side is gone.
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+  })
+  const { promise: ended, resolve } = Promise.withResolvers<void>()
+  client.on('end', () => resolve())
+  // Losing it is told by `ended`; without a listener it would end the process.
+  client.on('error', () => resolve())
+  try {
+    await client.connect()
+  } catch (error) {
+    await client.end().catch(() => undefined)
+    throw databaseError(error)
+  }
+  return {
+    client,
+    ended,
+    close: () => client.end().catch(() => undefined),
+  }
+}
