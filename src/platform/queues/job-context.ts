@@ -1,0 +1,90 @@
+import type { Clock } from '../../core/clock.ts'
+import { messageOf } from '../../core/errors.ts'
+import type { Log } from '../log.ts'
+import type { Postgres } from '../postgres/postgres.ts'
+import { type ActiveRun, assertWritable, linesOf, loseRun, signalOf } from './active-run.ts'
+import { JOB_CONTEXT_MISUSED, JOB_RESULT_INVALID } from './errors.ts'
+import { done, type JobContext } from './job.ts'
+import type { Ledger } from './ledger.ts'
+import { toJson } from './ledger-json.ts'
+import { createProgress } from './progress.ts'
+import { createRunCheckpoints } from './run-checkpoints.ts'
+import { createRunLoops } from './run-loops.ts'
+import { resultFault } from './settlement.ts'
+
+export interface ContextOptions {
+  run: ActiveRun
+  /** As it stands in the row. */
+  checkpoint: unknown
+  ledger: Ledger
+  database: Pick<Postgres, 'transaction'>
+  clock: Clock
+  log: Log
+  draining: () => boolean
+}
+
+const maxProgressBytes = 16_384
+
+/** The context of one run. What it writes is fenced by the run's token; after the run it writes nothing. */
+export function createJobContext(options: ContextOptions): JobContext<unknown> {
+  const { run, ledger, clock, draining } = options
+  const { delivery, token } = run
+  const { id, name } = delivery
+  const checkpoints = createRunCheckpoints(options)
+  const loops = createRunLoops(options, checkpoints)
+  let log: Log | undefined
+
+  return {
+    id,
+    name,
+    attempt: run.attempt,
+    traceparent: run.origin?.traceparent,
+    checkpoint: checkpoints.before.value,
+    get signal() {
+      return signalOf(run)
+    },
+    get draining() {
+      return draining()
+    },
+    get log() {
+      return (log ??= options.log.child(linesOf(run)))
+    },
+    progress: (value) => {
+      if (run.fenced) return
+      run.progress ??= createProgress((newest) => showProgress(options, newest))
+      run.progress.set(value, clock.monotonicMs())
+    },
+    save: (checkpoint) => checkpoints.save(checkpoint),
+    iterate: (source, how = {}) => ({ [Symbol.asyncIterator]: () => loops.loop(source, how) }),
+    transact: (checkpoint, work) => checkpoints.transact(checkpoint, work),
+    once: async (work) => {
+      assertWritable(run, 'once')
+      if (run.committed) throw JOB_CONTEXT_MISUSED({ what: 'called once twice; the first has ended the job' })
+      let result: unknown
+      await options.database.transaction(async (client) => {
+        result = await work(client)
+        const fault = resultFault(result)
+        if (fault) throw JOB_RESULT_INVALID({ reason: fault })
+        assertWritable(run, 'once')
+        const mine = await ledger.finishWith(client, id, token, { kind: 'completed', result })
+        if (!mine) throw loseRun(run, clock.monotonicMs())
+      })
+      run.committed = true
+      return done(result)
+    },
+  }
+}
+
+async function showProgress({ run, ledger, clock, log }: ContextOptions, value: unknown): Promise<void> {
+  const { delivery, token } = run
+  try {
+    const text = toJson(value, 'progress')
+    if (Buffer.byteLength(text) > maxProgressBytes) throw new Error(`over ${maxProgressBytes} bytes of JSON`)
+    if (delivery.volatile) await delivery.showProgress(value)
+    else if (!(await ledger.saveProgress(delivery.id, token, value)) && !run.committed)
+      loseRun(run, clock.monotonicMs())
+  } catch (error) {
+    // Progress is for people to look at: no reason to fail the work.
+    log.debug({ ...linesOf(run), reason: messageOf(error) }, 'progress was not shown')
+  }
+}
