@@ -41,26 +41,27 @@ async function* untilAborted(
   source: AsyncIterable<Uint8Array>,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
-  const aborted = Promise.withResolvers<never>()
-  aborted.promise.catch(() => undefined)
-  const abort = (): void => aborted.reject(signal?.reason)
-  if (signal?.aborted) abort()
-  signal?.addEventListener('abort', abort, { once: true })
   const iterator = source[Symbol.asyncIterator]()
+  let abort: () => void = () => undefined
+  // A promise for each wait. A race with one that lives as long as the body would hold every chunk of it.
+  const next = (): Promise<IteratorResult<Uint8Array, unknown>> =>
+    new Promise((resolve, reject) => {
+      abort = () => reject(signal?.reason as Error)
+      if (signal?.aborted) abort()
+      else iterator.next().then(resolve, reject)
+    })
+  const onAbort = (): void => abort()
+  signal?.addEventListener('abort', onAbort)
   let ended = false
   try {
-    for (;;) {
-      const next = await Promise.race([iterator.next(), aborted.promise])
-      if (next.done) break
-      yield next.value
-    }
+    for (let result = await next(); !result.done; result = await next()) yield result.value
     ended = true
   } catch (error) {
-    if (signal?.aborted) throw signal.reason
+    if (signal?.aborted) throw signal.reason as Error
     ended = true
     throw BODY_INCOMPLETE({ reason: messageOf(error) }, { cause: error })
   } finally {
-    signal?.removeEventListener('abort', abort)
+    signal?.removeEventListener('abort', onAbort)
     // Not waited for: a source that is stuck in `next` does not return either.
     if (!ended) void iterator.return?.()?.catch(() => undefined)
   }
