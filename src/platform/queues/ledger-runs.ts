@@ -83,9 +83,10 @@ export function createRuns(postgres: Postgres): Runs {
   return {
     start: starts.start,
     finish: async (id, token, ending) => {
-      const row = { id, token, ...endingColumns(ending) }
+      const written = await finishes.add({ id, token, ...endingColumns(ending) })
+      // Not before: while the end waits to be written, another delivery must not take the row for an orphan.
       starts.end(token)
-      return finishes.add(row)
+      return written
     },
     finishWith: async (database, id, token, ending) => {
       starts.end(token)
