@@ -21,6 +21,7 @@ const verbs: RegisterVerb[] = [registerWorker, registerWorkerChild]
 
 const configurationCodes = new Set([
   'CONFIG_INVALID',
+  'CONFIG_DATABASE_MISSING',
   'JOBS_UNUSABLE',
   'JOB_DUPLICATE_NAME',
   'JOB_DEFINITION_INVALID',

@@ -5,3 +5,9 @@ export const JOBS_UNUSABLE = defineError(
   'The job definitions cannot be loaded: {file}: {reason}',
   { status: 500, retry: 'never', report: true },
 )
+
+export const CONFIG_DATABASE_MISSING = defineError(
+  'CONFIG_DATABASE_MISSING',
+  'DATABASE_URL is not set. `baton dev` brings a Postgres of its own; every other process needs to be told of one.',
+  { status: 500, retry: 'never', report: true },
+)

@@ -230,6 +230,12 @@ export function loadConfig(environment: Environment = process.env): Config {
   return config
 }
 
+/** What a child process is given: the environment of this one, with some variables set. */
+export const childEnvironment = (variables: Record<string, string>): Environment => ({
+  ...process.env,
+  ...variables,
+})
+
 function readSetting(
   setting: Setting<unknown>,
   raw: string | undefined,

@@ -27,11 +27,12 @@ export interface ForkedChild {
 
 export type Fork = (identity: ChildIdentity) => ForkedChild
 
-/** Forks `modulePath` with `--runner ID --slot N` after `args`. It inherits environment and output. */
-export function createFork(modulePath: string, args: string[]): Fork {
+/** Forks `modulePath` with `--runner ID --slot N` after `args`. It inherits the output, and the environment unless one is given. */
+export function createFork(modulePath: string, args: string[], environment?: NodeJS.ProcessEnv): Fork {
   return ({ runner, slot }) => {
     const child = fork(modulePath, [...args, '--runner', runner, '--slot', String(slot)], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      ...(environment ? { env: environment } : {}),
       // A debugger's port belongs to the master.
       execArgv: process.execArgv.filter((argument) => !argument.startsWith('--inspect')),
     })

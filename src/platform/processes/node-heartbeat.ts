@@ -46,7 +46,7 @@ export interface NodeHeartbeatOptions {
 }
 
 /** A node without a heartbeat for so long counts as dead (docs/protocols/jobs.md). */
-const deadMs = 4_000
+export const deadMs = 4_000
 const pruneEveryMs = 3_600_000
 
 const upsert = `

@@ -35,5 +35,10 @@ export function hasten(plan: StopPlan, elapsedMs: number): StopPlan {
   }
 }
 
-/** How long handlers may take to obey their abort signal before they are handed back all the same, ms. */
-export const obeyMs = (phaseMs: number): number => Math.round(phaseMs * 0.6)
+/** How an interruption of `graceMs` is divided: the rest is for closing, so that the child is gone before the kill. */
+export const divideGrace = (graceMs: number): { obeyMs: number; handBackMs: number } => ({
+  // Handlers obey their signal, or are left behind after it.
+  obeyMs: Math.round(graceMs * 0.5),
+  // Twice: the rows, then the entries.
+  handBackMs: Math.round(graceMs * 0.15),
+})

@@ -4,7 +4,7 @@ import { withLimit } from '../../core/lifecycle.ts'
 import type { Log } from '../../platform/log.ts'
 import { type ActiveJob, beatMs, type Command, type Report } from '../../platform/processes/messages.ts'
 import type { ExitProcess, ParentPort } from '../../platform/processes/signals.ts'
-import { obeyMs, planStop } from '../../platform/processes/stop-plan.ts'
+import { divideGrace, planStop } from '../../platform/processes/stop-plan.ts'
 
 /** The jobs of a child: what the master's commands are carried out on. */
 export interface Workload {
@@ -16,7 +16,10 @@ export interface Workload {
   drain(): Promise<void>
   /** Aborts, and hands back what has not ended after `graceMs`. */
   interrupt(reason: string, graceMs: number): Promise<void>
+  /** For people: also handlers that were left behind, their rows given back. */
   active(): ActiveJob[]
+  /** Whether something is under way that would be lost to a kill. */
+  busy(): boolean
   close(limitMs: number): Promise<void>
 }
 
@@ -100,7 +103,7 @@ function createLeaving(options: WorkerChildOptions): Leaving {
   }
   const retire = async (): Promise<void> => {
     workload.quiet()
-    while (workload.active().length > 0) await clock.sleep(pollMs)
+    while (workload.busy()) await clock.sleep(pollMs)
     await leave(0, 2_000)
   }
   const drain = async (): Promise<void> => {
@@ -112,15 +115,14 @@ function createLeaving(options: WorkerChildOptions): Leaving {
     interrupted = true
     // Whatever hangs, this process is gone before the master would have to kill it.
     setTimeout(() => exit(forcedCode), graceMs * 0.95)
-    const obey = obeyMs(graceMs)
     let code = 0
     try {
-      await withLimit(workload.interrupt(reason, obey), graceMs * 0.8)
+      await withLimit(workload.interrupt(reason, divideGrace(graceMs).obeyMs), graceMs * 0.85)
     } catch (error) {
       log.error({ reason: messageOf(error) }, 'not every job could be handed back')
       code = forcedCode
     }
-    if (workload.active().length > 0) code = forcedCode
+    if (workload.busy()) code = forcedCode
     await leave(code, graceMs * 0.1)
   }
   const run = (work: Promise<void>): void =>

@@ -1,0 +1,34 @@
+import type { Deps, Enqueue } from '../../../jobs/deps.ts'
+import { messageOf } from '../../core/errors.ts'
+import { createBodies } from '../../domain/bodies/bodies.ts'
+import { createBodyStores } from '../../domain/bodies/create-body-store.ts'
+import { createAcceptance } from '../../platform/queues/accept.ts'
+import { assertFits, type Registry } from '../../platform/queues/registry.ts'
+import type { Ground } from '../compose.ts'
+
+/** What jobs are given. A domain that jobs need is made here and added to jobs/deps.ts. */
+export function createDeps(ground: Ground, registry: Registry): Deps {
+  const { config, postgres, clock, log, releasers } = ground
+  const stores = createBodyStores(config.bodyStores, clock)
+  const bodies = createBodies({ stores, postgres, clock, log })
+  releasers.add('bodies', () => bodies.close())
+  return { postgres, bodies, clock, log, enqueue: createEnqueue(ground, registry) }
+}
+
+function createEnqueue(ground: Ground, registry: Registry): Enqueue {
+  const { postgres, ledger, backend, clock, log } = ground
+  const acceptance = createAcceptance({
+    postgres,
+    ledger,
+    backend,
+    clock,
+    onError: (error) =>
+      log.warn({ reason: messageOf(error) }, 'the queue is away; the reconciler adds it later'),
+  })
+  return async (name, payload, options = {}) => {
+    const job = registry.get(name)
+    assertFits(registry.validate(name, payload))
+    const [accepted] = await acceptance.accept([{ job, payload, ...options }])
+    return accepted?.id ?? ''
+  }
+}

@@ -1,0 +1,73 @@
+import type { Clock } from '../../core/clock.ts'
+import type { Config } from '../../platform/config/config.ts'
+import type { Log } from '../../platform/log.ts'
+import type { ChildIdentity } from '../../platform/processes/child.ts'
+import { divideGrace, planStop } from '../../platform/processes/stop-plan.ts'
+import { startWatchdog } from '../../platform/processes/watchdog.ts'
+import { createJobMetrics } from '../../platform/queues/job-metrics.ts'
+import { createJobRunner, type JobRunner } from '../../platform/queues/job-runner.ts'
+import type { Workload } from '../../runtime/worker/child.ts'
+import { createGround } from '../compose.ts'
+import { CONFIG_DATABASE_MISSING } from '../errors.ts'
+import { chooseQueues, loadJobs } from '../load-jobs.ts'
+import { createDeps } from './deps.ts'
+
+export interface ComposedChild {
+  workload: Workload
+  clock: Clock
+  log: Log
+}
+
+/** A child of the worker: runs jobs under the runner that its master gave it. */
+export async function composeWorkerChild(config: Config, identity: ChildIdentity): Promise<ComposedChild> {
+  // The master has made sure, and passes on the one that it started itself.
+  if (!config.databaseUrl) throw CONFIG_DATABASE_MISSING()
+  const registry = await loadJobs(config.jobsModule)
+  const queues = chooseQueues(registry, config.workerQueues)
+  // A consumer keeps a connection to itself, and all of them share two more.
+  const queueConnections = config.redisUrl ? 0 : queues.length + 2
+  const ground = createGround(config, {
+    process: 'child',
+    fields: { slot: identity.slot, runner: identity.runner },
+    databaseUrl: config.databaseUrl,
+    connections: Math.max(2, config.databaseConnections - queueConnections),
+    queueConnections,
+    queryTimeoutMs: 65_000,
+  })
+  const { watchdogMs, logLevel } = config
+  startWatchdog({ watchdogMs, logLevel, identity: { slot: identity.slot, runner: identity.runner } })
+  const plan = planStop(config.shutdownMs)
+  const runner = createJobRunner({
+    ...ground,
+    registry,
+    database: ground.postgres,
+    deps: createDeps(ground, registry),
+    metrics: createJobMetrics(ground.metrics),
+    runner: identity.runner,
+    concurrency: config.workerConcurrency,
+    queues,
+    limits: { handBackMs: divideGrace(plan.killMs - plan.interruptMs).handBackMs },
+  })
+  return { workload: asWorkload(runner, queues, ground), clock: ground.clock, log: ground.log }
+}
+
+function asWorkload(
+  runner: JobRunner,
+  queues: string[],
+  { clock, releasers }: Pick<ReturnType<typeof createGround>, 'clock' | 'releasers'>,
+): Workload {
+  return {
+    queues,
+    start: runner.start,
+    quiet: runner.quiet,
+    drain: runner.drain,
+    interrupt: runner.interrupt,
+    active: () =>
+      runner.active().map(({ id, name, startedAt }) => ({ id, name, forMs: clock.now() - startedAt })),
+    busy: () => runner.active().some((job) => job.phase !== 'left-behind'),
+    close: async (limitMs) => {
+      await runner.close(limitMs)
+      await releasers.release()
+    },
+  }
+}
