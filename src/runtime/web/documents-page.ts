@@ -11,7 +11,12 @@ interface Operation {
   security?: unknown[]
   parameters?: { name: string; in: string; required?: boolean; description?: string; schema?: unknown }[]
   requestBody?: { content?: Record<string, { schema?: unknown }> }
-  responses?: Record<string, { description?: string; content?: Record<string, { schema?: unknown }> }>
+  responses?: Record<string, Answer>
+}
+
+interface Answer {
+  description?: string
+  content?: Record<string, { schema?: unknown }>
 }
 
 /** The whole reference on one page that can be read, searched and printed without a script. */
@@ -65,14 +70,21 @@ function renderOperation(path: string, method: string, operation: Operation): st
   for (const [type, { schema }] of Object.entries(operation.requestBody?.content ?? {})) {
     parts.push(renderSchema(`Body: ${type}`, schema))
   }
-  for (const [status, response] of Object.entries(operation.responses ?? {})) {
-    parts.push(`<h3>${escapeHtml(status)}</h3><p>${prose(response.description ?? '')}</p>`)
-    if (Number(status) >= 400) continue
-    for (const [type, { schema }] of Object.entries(response.content ?? {})) {
-      parts.push(renderSchema(type, schema))
-    }
-  }
+  for (const [status, answer] of Object.entries(operation.responses ?? {}))
+    parts.push(renderAnswer(status, answer))
   return `<section id="${anchorOf(path, method)}">\n${parts.join('\n')}\n</section>`
+}
+
+function renderAnswer(status: string, { description, content }: Answer): string {
+  const heading = `<h3>${escapeHtml(status)}</h3><p>${prose(description ?? '')}</p>`
+  // Problems have all the same form, which is told once.
+  if (Number(status) >= 400) return heading
+  return (
+    heading +
+    Object.entries(content ?? {})
+      .map(([type, { schema }]) => renderSchema(type, schema))
+      .join('')
+  )
 }
 
 function renderParameters(parameters: NonNullable<Operation['parameters']>): string {

@@ -30,7 +30,7 @@ export function createEventStreams(): EventStreams {
     },
     endAll: (overMs) => {
       stopping = true
-      for (const stream of [...streams]) stream.end(1_000 + Math.round(Math.random() * overMs))
+      for (const stream of streams) stream.end(1_000 + Math.round(Math.random() * overMs))
     },
   }
 }

@@ -1,5 +1,5 @@
 import { type Static, Type } from 'typebox'
-import { BatonError, type Fault } from '../../core/errors.ts'
+import type { BatonError, Fault } from '../../core/errors.ts'
 import { INPUT_INVALID, JOB_UNKNOWN } from '../../platform/queues/errors.ts'
 import { type Check, createCheck, summaryOf } from '../../platform/queues/faults.ts'
 import type { Job } from '../../platform/queues/job.ts'
@@ -112,30 +112,46 @@ interface Reading {
   now: number
 }
 
-function readOne({
-  request,
-  registry,
-  envelope,
-  now,
-}: Reading): ReadJob | { faults: Fault[]; unknown?: string } {
+interface Refused {
+  faults: Fault[]
+  unknown?: string
+}
+
+/** Nearly every request is in order and asks for nothing special: those take the short way. */
+function readOne(reading: Reading): ReadJob | Refused {
+  const { request, registry, envelope } = reading
   const faults = envelope(request)
-  // Without a proper envelope there is no name to look up, but what stands in it may be looked at all the same.
-  const given = (typeof request === 'object' && request !== null ? request : {}) as Static<typeof JobRequest>
-  const job = typeof given.name === 'string' ? registry.find(given.name) : undefined
-  const payloadFaults = job && 'payload' in given ? registry.validate(job.name, given.payload) : []
-  if (faults.length === 0 && job && payloadFaults.length === 0 && isPlain(given)) return plain(job, given)
-  const all = [...faults, ...payloadFaults.map(belowPayload)]
-  const unknown = typeof given.name === 'string' && given.name !== '' && !job ? given.name : undefined
-  if (unknown !== undefined) all.push({ path: '/name', message: 'is not the name of a job' })
-  const runAt = readRunAt(given, now, all)
-  if (job && given.dedupeKey !== undefined && !isDurable(job, given)) {
-    all.push({ path: '/dedupeKey', message: 'needs a durable job: the ledger keeps the keys' })
-  }
-  if (all.length > 0 || !job) return { faults: all, ...(unknown === undefined ? {} : { unknown }) }
+  if (faults.length > 0) return readThoroughly(reading, faults)
+  const given = request as Given
+  const job = registry.find(given.name)
+  if (!job || !isPlain(given)) return readThoroughly(reading, faults)
+  const payloadFaults = registry.validate(job.name, given.payload)
+  return payloadFaults.length === 0 ? plain(job, given) : { faults: payloadFaults.map(belowPayload) }
+}
+
+/** Looks at everything that can be looked at, so that all faults are told at once. */
+function readThoroughly({ request, registry, now }: Reading, envelopeFaults: Fault[]): ReadJob | Refused {
+  const given = (typeof request === 'object' && request !== null ? request : {}) as Given
+  const faults = [...envelopeFaults]
+  const named = typeof given.name === 'string' && given.name !== ''
+  const job = named ? registry.find(given.name) : undefined
+  if (named && !job) faults.push({ path: '/name', message: 'is not the name of a job' })
+  if (job) faults.push(...jobFaults(registry, job, given))
+  const runAt = readRunAt(given, now, faults)
+  if (faults.length > 0 || !job) return { faults, ...(named && !job ? { unknown: given.name } : {}) }
   return {
     ...plain(job, given),
     ...timing(given, runAt),
     ...(given.dedupeKey === undefined ? {} : { dedupeKey: given.dedupeKey }),
+  }
+}
+
+function* jobFaults(registry: Registry, job: Job, given: Given): Generator<Fault> {
+  if ('payload' in given) {
+    for (const fault of registry.validate(job.name, given.payload)) yield belowPayload(fault)
+  }
+  if (given.dedupeKey !== undefined && !isDurable(job, given)) {
+    yield { path: '/dedupeKey', message: 'needs a durable job: the ledger keeps the keys' }
   }
 }
 

@@ -169,7 +169,14 @@ async function addRoutes(server: FastifyInstance, options: WebOptions, parts: Pa
     metricsOpen: options.metricsOpen,
     isStopping: () => stopping.is,
   })
-  addJobIntake(server, { clock: options.clock, acceptance: options.acceptance, reader, idempotency, metrics })
+  addJobIntake(server, {
+    clock: options.clock,
+    acceptance: options.acceptance,
+    reader,
+    idempotency,
+    finder,
+    metrics,
+  })
   addJobReading(server, { ledger: options.ledger, finder })
   addJobEvents(server, { finder, watch, streams })
   addJobControl(server, {
