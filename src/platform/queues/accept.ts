@@ -1,7 +1,7 @@
 import { createBatcher } from '../../core/batcher.ts'
 import type { Clock } from '../../core/clock.ts'
 import { newId } from '../../core/ids.ts'
-import type { Postgres } from '../postgres/postgres.ts'
+import type { Postgres, Queryable } from '../postgres/postgres.ts'
 import { createAdder } from './accept-adder.ts'
 import type { Entry, QueueBackend } from './backend.ts'
 import { INTAKE_OVERLOADED } from './errors.ts'
@@ -37,6 +37,13 @@ export interface Acceptance {
    * @throws QUEUE_UNAVAILABLE when a job is not durable and the queue is away
    */
   accept(jobs: NewJobInput[]): Promise<Accepted[]>
+  /**
+   * The same within the caller's transaction: the rows stand and fall with it. `handOver` is to be called after its
+   * commit; without it the reconciler finds the rows when they are overdue.
+   *
+   * @throws what `accept` throws
+   */
+  acceptIn(database: Queryable, jobs: NewJobInput[]): Promise<{ accepted: Accepted[]; handOver(): void }>
   /** Jobs that were asked for and are not committed yet. */
   readonly pending: number
   /** Resolves when nothing is under way, neither to Postgres nor to the queue. */
@@ -84,11 +91,11 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
     return settled.accepted
   }
 
-  const takeAll = async (inputs: NewJobInput[]): Promise<Accepted[]> => {
+  const takeAll = async (inputs: NewJobInput[], take = takeDurable): Promise<Accepted[]> => {
     const split = splitInputs(inputs, clock)
     await adder.addVolatile(split.entries)
     try {
-      const accepted = split.rows.length > 0 ? await takeDurable(split.rows) : []
+      const accepted = split.rows.length > 0 ? await take(split.rows) : []
       return split.order.map((each) =>
         each.row === undefined ? each.accepted : (accepted[each.row] as Accepted),
       )
@@ -98,18 +105,32 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
     }
   }
 
+  const counted = async <T>(inputs: NewJobInput[], work: () => Promise<T>): Promise<T> => {
+    if (pending + inputs.length > maxPending) {
+      throw INTAKE_OVERLOADED({ pending }, { retryAfterMs: 1_000 + Math.random() * 1_000 })
+    }
+    pending += inputs.length
+    try {
+      return await work()
+    } finally {
+      pending -= inputs.length
+    }
+  }
+
   return {
-    accept: async (inputs) => {
-      if (pending + inputs.length > maxPending) {
-        throw INTAKE_OVERLOADED({ pending }, { retryAfterMs: 1_000 + Math.random() * 1_000 })
-      }
-      pending += inputs.length
-      try {
-        return await takeAll(inputs)
-      } finally {
-        pending -= inputs.length
-      }
-    },
+    accept: (inputs) => counted(inputs, () => takeAll(inputs)),
+    acceptIn: (database, inputs) =>
+      counted(inputs, async () => {
+        const taken: { rows: NewJob[]; accepted: Accepted[] } = { rows: [], accepted: [] }
+        const accepted = await takeAll(inputs, async (rows) => {
+          const queued = adder.reachable()
+          for (const row of rows) row.queued = queued
+          const inserted = await ledger.insert(rows, database)
+          if (queued) Object.assign(taken, { rows, accepted: inserted })
+          return inserted
+        })
+        return { accepted, handOver: () => adder.addRows(taken.rows, taken.accepted) }
+      }),
     get pending() {
       return pending
     },
