@@ -56,7 +56,7 @@ export function createGround(config: Config, options: GroundOptions): Ground {
   const engine = { config, clock, onError, url: options.databaseUrl, connections: options.queueConnections }
   const backend = createBackend(engine)
   releasers.add('queue backend', () => backend.close())
-  const wakeBus = createWakeBus(engine)
+  const wakeBus = createWakeBus({ config, postgres, clock, onError })
   releasers.add('wake bus', () => wakeBus.close())
   const ledger = createLedger({ postgres, clock })
   return { config, clock, log, metrics: createMetrics(), postgres, ledger, backend, wakeBus, releasers }

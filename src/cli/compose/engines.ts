@@ -1,9 +1,13 @@
 import type { Clock } from '../../core/clock.ts'
+import { messageOf } from '../../core/errors.ts'
 import type { Config } from '../../platform/config/config.ts'
+import type { Postgres } from '../../platform/postgres/postgres.ts'
 import type { QueueBackend } from '../../platform/queues/backend.ts'
 import { createPostgresBackend } from '../../platform/queues/backends/postgres.ts'
 import { createRedisBackend } from '../../platform/queues/backends/redis.ts'
 import type { WakeBus } from '../../platform/wake-bus.ts'
+import { createPostgresWakeBus } from '../../platform/wake-buses/postgres.ts'
+import { createRedisWakeBus } from '../../platform/wake-buses/redis.ts'
 
 export interface EngineOptions {
   config: Config
@@ -15,6 +19,10 @@ export interface EngineOptions {
   onError(error: Error): void
 }
 
+export interface WakeBusOptions extends Pick<EngineOptions, 'config' | 'clock' | 'onError'> {
+  postgres: Postgres
+}
+
 /** On Redis when REDIS_URL is set, else on Postgres. */
 export function createBackend({ config, url, clock, onError, connections }: EngineOptions): QueueBackend {
   return config.redisUrl
@@ -22,11 +30,11 @@ export function createBackend({ config, url, clock, onError, connections }: Engi
     : createPostgresBackend({ url, clock, onError, connections })
 }
 
-export function createWakeBus(_options: EngineOptions): WakeBus {
-  return {
-    publish: async () => undefined,
-    subscribe: async () => ({ unsubscribe: async () => undefined }),
-    onRestored: () => undefined,
-    close: async () => undefined,
-  }
+/** Redis pub/sub when REDIS_URL is set, else LISTEN and NOTIFY. */
+export function createWakeBus({ config, postgres, clock, onError }: WakeBusOptions): WakeBus {
+  const onTrouble = (error: unknown): void =>
+    onError(error instanceof Error ? error : new Error(messageOf(error)))
+  return config.redisUrl
+    ? createRedisWakeBus({ url: config.redisUrl, clock, onError: onTrouble })
+    : createPostgresWakeBus({ postgres, clock, onError: onTrouble })
 }
