@@ -1,4 +1,5 @@
 import pg from 'pg'
+import { withLimit } from '../../core/lifecycle.ts'
 import { databaseError } from './postgres.ts'
 
 /** One connection of its own, for what needs a session: listening, advisory locks, migrations. */
@@ -6,7 +7,10 @@ export interface Session {
   readonly client: pg.Client
   /** Resolves when the connection is gone, whoever ended it. */
   readonly ended: Promise<void>
+  /** Never takes longer than a second. */
   close(): Promise<void>
+  /** Cuts the connection without a word, also when nobody answers any more. */
+  destroy(): void
 }
 
 /** @throws DATABASE_UNAVAILABLE, DATABASE_OVERLOADED */
@@ -29,9 +33,11 @@ export async function connectOnce(url: string, applicationName: string): Promise
     await client.end().catch(() => undefined)
     throw databaseError(error)
   }
+  const destroy = (): void => void client.connection.stream.destroy()
   return {
     client,
     ended,
-    close: () => client.end().catch(() => undefined),
+    close: () => withLimit(client.end(), 1_000).catch(destroy),
+    destroy,
   }
 }

@@ -45,7 +45,6 @@ export function createAdder(options: AdderOptions): Adder {
   const { postgres, backend, clock, onError } = options
   const queues = new Map<string, Batcher<Entry, void>>()
   let failedAt: number | undefined
-  let leaving = 0
 
   const add = async (queue: string, entries: Entry[]): Promise<void> => {
     try {

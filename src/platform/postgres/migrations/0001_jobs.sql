@@ -58,7 +58,9 @@ CREATE TABLE schedules (
   cron       text NOT NULL,
   time_zone  text NOT NULL,
   next_at    timestamptz NOT NULL,
-  last_at    timestamptz
+  last_at    timestamptz,
+  -- when a process last said that it has the definition; one that nobody has any more is removed
+  seen_at    timestamptz NOT NULL DEFAULT now()
 );
 
 -- Who lives: a row a process that runs jobs or answers requests, with a heartbeat each second.
