@@ -1,0 +1,6 @@
+import { importTable } from './import.ts'
+import { photo } from './photo.ts'
+import { report } from './report.ts'
+
+/** Every job of the project. Add yours. */
+export const jobs = [importTable, photo, report]
