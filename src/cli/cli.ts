@@ -1,8 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { BatonError, codeOf, messageOf } from '../core/errors.ts'
-import { registerWorker } from './commands/worker.ts'
-import { registerWorkerChild } from './commands/worker-child.ts'
 
 /** What a verb is given to speak with, and where it leaves its exit code. */
 export interface Cli {
@@ -14,10 +12,16 @@ export interface Cli {
   exitCode: number
 }
 
-/** Adds a verb. What it needs is loaded in its action, since every start of every process passes here. */
+/** Adds a verb. What it needs besides is loaded in its action. */
 export type RegisterVerb = (program: Command, cli: Cli) => void
 
-const verbs: RegisterVerb[] = [registerWorker, registerWorkerChild]
+/** In the order of `--help`. A command line that names one loads no other: every start of a child passes here. */
+const verbs: Record<string, () => Promise<RegisterVerb>> = {
+  web: async () => (await import('./commands/web.ts')).registerWeb,
+  worker: async () => (await import('./commands/worker.ts')).registerWorker,
+  'worker-child': async () => (await import('./commands/worker-child.ts')).registerWorkerChild,
+  keys: async () => (await import('./commands/keys.ts')).registerKeys,
+}
 
 const configurationCodes = new Set([
   'CONFIG_INVALID',
@@ -39,8 +43,9 @@ export async function runCli(argv: string[]): Promise<number> {
     .version(readVersion())
     .exitOverride()
     .showHelpAfterError('(baton --help shows what there is)')
-  for (const register of verbs) register(program, cli)
   try {
+    const named = verbs[argv[0] ?? '']
+    for (const load of named ? [named] : Object.values(verbs)) (await load())(program, cli)
     await program.parseAsync(argv, { from: 'user' })
     return cli.exitCode
   } catch (error) {

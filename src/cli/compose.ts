@@ -27,7 +27,7 @@ export interface Ground {
 
 export interface GroundOptions {
   /** In log lines and in pg_stat_activity. */
-  process: 'web' | 'worker' | 'child'
+  process: 'web' | 'worker' | 'child' | 'command'
   /** Fields of every log line. */
   fields?: Record<string, string | number>
   databaseUrl: string

@@ -29,7 +29,11 @@ export const settings = {
     { min: 0, max: 65_535 },
     { default: '3000', unit: 'port', about: 'Where `web` listens. 0 takes any free port.' },
   ),
-  host: text('HOST', { default: '0.0.0.0', unit: 'address', about: 'The address that `web` binds.' }),
+  host: text('HOST', '0.0.0.0', {
+    default: '0.0.0.0',
+    unit: 'address',
+    about: 'The address that `web` binds.',
+  }),
   logLevel: choice('LOG_LEVEL', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'info', {
     default: 'info',
     unit: 'level',
@@ -96,12 +100,12 @@ export const settings = {
       about: 'Silence of the event loop of a child after which its stack is logged and it is ended.',
     },
   ),
-  jobsModule: text('JOBS_MODULE', {
+  jobsModule: text('JOBS_MODULE', undefined, {
     default: 'jobs/index.ts',
     unit: 'path',
     about: 'The module that exports `jobs`, the list of all job definitions.',
   }),
-  secret: text('BATON_SECRET', {
+  secret: text('BATON_SECRET', undefined, {
     default: 'made at random in development',
     unit: 'text',
     about: 'Signs device tokens and cookies. At least 16 characters; the same on every node.',
@@ -155,7 +159,7 @@ export const settings = {
     about:
       'Two or more stores of bodies, with commas between: `file:/a`, `webdav+http://host/path`, `s3://…`.',
   }),
-  site: text('SITE', {
+  site: text('SITE', 'main', {
     default: 'main',
     unit: 'name',
     about: "This site's name, shown in logs, metrics and to replicas.",

@@ -15,12 +15,11 @@ export interface Setting<T> {
 
 type About = Omit<Setting<unknown>, 'read' | 'fallback' | 'name'>
 
-export const text = (name: string, about: About): Setting<string | undefined> => ({
-  ...about,
-  name,
-  read: (value) => value,
-  fallback: undefined,
-})
+export const text = <F extends string | undefined>(
+  name: string,
+  fallback: F,
+  about: About,
+): Setting<string | F> => ({ ...about, name, fallback, read: (value) => value })
 
 export const url = (name: string, protocols: string[], about: About): Setting<string | undefined> => ({
   ...about,

@@ -1,8 +1,7 @@
-import { once } from 'node:events'
-import { createServer } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import pg from 'pg'
 import { messageOf } from '../../../core/errors.ts'
+import { freePort } from '../../free-port.ts'
 import { type Account, chooseAccount } from './account.ts'
 import { prepareCluster } from './cluster.ts'
 import { EMBEDDED_POSTGRES_FAILED } from './errors.ts'
@@ -123,12 +122,3 @@ async function ensureDatabase(url: string): Promise<void> {
 
 const urlOf = (password: string, port: number, name: string): string =>
   `postgres://postgres:${password}@127.0.0.1:${port}/${name}`
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  return typeof address === 'object' && address ? address.port : 0
-}

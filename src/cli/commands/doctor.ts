@@ -1,0 +1,65 @@
+import { createSystemClock } from '../../core/clock.ts'
+import { BatonError, messageOf } from '../../core/errors.ts'
+import { type Config, loadConfig } from '../../platform/config/config.ts'
+import { createLog } from '../../platform/log.ts'
+import type { Cli, RegisterVerb } from '../cli.ts'
+import { openDatabase } from '../compose/database.ts'
+import { type Finding, fault, ok } from '../doctor/check.ts'
+import { checkPostgres } from '../doctor/postgres-checks.ts'
+import { checkRedis } from '../doctor/redis-checks.ts'
+import { loadJobs } from '../load-jobs.ts'
+
+export const registerDoctor: RegisterVerb = (program, cli) => {
+  program
+    .command('doctor')
+    .description('Tells what is wrong with this environment, each with its remedy; exit code 1 on a fault.')
+    .option('--json', 'print JSON')
+    .action(async (options: { json?: boolean }) => {
+      const findings = await examine()
+      if (options.json) cli.print(JSON.stringify({ findings }, null, 2))
+      else show(findings, cli)
+      if (findings.some((finding) => finding.state === 'fault')) cli.exitCode = 1
+    })
+}
+
+async function examine(): Promise<Finding[]> {
+  let config: Config
+  try {
+    config = loadConfig()
+  } catch (error) {
+    if (!(error instanceof BatonError)) throw error
+    return (error.faults ?? []).map(({ path, message }) =>
+      fault('Configuration', `${path} ${message}`, 'See docs/configuration.md.'),
+    )
+  }
+  const clock = createSystemClock()
+  const findings = [ok('Configuration', `complete, ${config.nodeEnv}`), await checkJobs(config)]
+  const database = await openDatabase(config, createLog({ level: 'silent', process: 'doctor' }))
+  try {
+    findings.push(...(await checkPostgres(config, database.url, clock)))
+  } finally {
+    await database.close()
+  }
+  if (config.redisUrl) findings.push(...(await checkRedis(config.redisUrl, clock)))
+  else findings.push(ok('Redis', 'not used: queues run on Postgres'))
+  return findings
+}
+
+async function checkJobs(config: Config): Promise<Finding> {
+  try {
+    const registry = await loadJobs(config.jobsModule)
+    const names = registry.jobs.map((job) => job.name)
+    return ok('Jobs', `${names.length} defined: ${names.join(', ')}`)
+  } catch (error) {
+    return fault('Jobs', messageOf(error), 'Mend the file; nothing runs without it.')
+  }
+}
+
+const signs = { ok: 'ok     ', warning: 'WARNING', fault: 'FAULT  ' }
+
+function show(findings: Finding[], cli: Cli): void {
+  for (const finding of findings) {
+    cli.print(`${signs[finding.state]}  ${finding.name}: ${finding.found}`)
+    if (finding.remedy) cli.print(`         → ${finding.remedy}`)
+  }
+}
