@@ -3,6 +3,7 @@ import { messageOf } from '../../../core/errors.ts'
 import type { AuditLog } from '../../../platform/access.ts'
 import type { Log } from '../../../platform/log.ts'
 import type { QueueBackend } from '../../../platform/queues/backend.ts'
+import { cancelChannel } from '../../../platform/queues/cancel-watch.ts'
 import { JOB_FINISHED, JOB_NOT_FINISHED, JOB_NOT_FOUND } from '../../../platform/queues/errors.ts'
 import type { Ledger } from '../../../platform/queues/ledger.ts'
 import type { WakeBus } from '../../../platform/wake-bus.ts'
@@ -10,9 +11,6 @@ import type { JobFinder } from '../job-finder.ts'
 import { isFinished, JobDocument } from '../job-view.ts'
 import { problems } from '../open-api.ts'
 import { assertJobId, JobPath } from './job-reading.ts'
-
-/** Holders of jobs listen here and look at once whether theirs is the one; the text is its id. */
-export const cancelChannel = 'job-cancel'
 
 export interface JobControlOptions {
   ledger: Pick<Ledger, 'cancel' | 'retry'>

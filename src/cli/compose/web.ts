@@ -1,0 +1,123 @@
+import { randomUUID } from 'node:crypto'
+import { hostname } from 'node:os'
+import type { Clock } from '../../core/clock.ts'
+import { messageOf } from '../../core/errors.ts'
+import { createBodies } from '../../domain/bodies/bodies.ts'
+import { createBodyStores } from '../../domain/bodies/create-body-store.ts'
+import { createAuditLog } from '../../platform/access/audit-log.ts'
+import { createAuthenticator } from '../../platform/access/authenticator.ts'
+import { createKeyStore } from '../../platform/access/key-store.ts'
+import type { Config } from '../../platform/config/config.ts'
+import { createLog, type Log } from '../../platform/log.ts'
+import { createNodeHeartbeat, type NodeHeartbeat } from '../../platform/processes/node-heartbeat.ts'
+import { createAcceptance } from '../../platform/queues/accept.ts'
+import type { Registry } from '../../platform/queues/registry.ts'
+import { createWeb, type Web } from '../../runtime/web/web.ts'
+import { readVersion } from '../cli.ts'
+import { createGround, type Ground } from '../compose.ts'
+import { loadJobs } from '../load-jobs.ts'
+import { assertDatabaseReady, type Database, openDatabase } from './database.ts'
+
+export interface ComposedWeb {
+  /** Listens, and stands in `nodes`. */
+  start(): Promise<{ url: string }>
+  /** @returns false when something had to be cut */
+  stop(): Promise<boolean>
+  /** Whether any API key could be used. */
+  hasKeys(): Promise<boolean>
+  clock: Clock
+  log: Log
+}
+
+/** Longest wait for an answer of Postgres, ms: a client should hear 503 long before a router gives up on us. */
+const queryTimeoutMs = 5_000
+/** Of BullMQ's engine on Postgres; adding entries needs no more. */
+const queueConnections = 3
+const leaveMs = 1_000
+
+/**
+ * The web tier, its stores reached and checked.
+ *
+ * @throws JOBS_UNUSABLE, DATABASE_NOT_MIGRATED, DATABASE_UNAVAILABLE; then nothing is left open
+ */
+export async function composeWeb(config: Config): Promise<ComposedWeb> {
+  const registry = await loadJobs(config.jobsModule)
+  const database = await openDatabase(config, createLog({ level: config.logLevel, process: 'web' }))
+  const ground = createGround(config, {
+    process: 'web',
+    databaseUrl: database.url,
+    connections: Math.max(2, config.databaseConnections - (config.redisUrl ? 0 : queueConnections)),
+    queueConnections,
+    queryTimeoutMs,
+  })
+  try {
+    await assertDatabaseReady(config, ground, config.bootTimeoutMs)
+    return await assemble(ground, registry, database)
+  } catch (error) {
+    await ground.releasers.release()
+    await database.close()
+    throw error
+  }
+}
+
+async function assemble(ground: Ground, registry: Registry, database: Database): Promise<ComposedWeb> {
+  const { config, clock, log, postgres, releasers } = ground
+  const keys = createKeyStore({ postgres, clock })
+  const acceptance = createAcceptance({
+    ...ground,
+    onError: (error) =>
+      log.warn({ reason: messageOf(error) }, 'the queue is away; the reconciler adds what waits'),
+  })
+  const bodies = createBodies({ stores: createBodyStores(config.bodyStores, clock), postgres, clock, log })
+  releasers.add('bodies', () => bodies.close())
+  let stopping = false
+  const web = await createWeb({
+    ...ground,
+    host: config.host ?? '0.0.0.0',
+    port: config.port,
+    shutdownMs: config.shutdownMs - leaveMs,
+    metricsOpen: config.metricsOpen,
+    authenticator: createAuthenticator({ keys, clock, environmentKeys: config.apiKeys }),
+    audit: createAuditLog({ postgres }),
+    registry,
+    acceptance,
+    bodies,
+  })
+  // What was committed is handed to the queue before the connections close; the reconciler would need a second.
+  releasers.add('acceptance', () => acceptance.idle())
+  const heartbeat = createHeartbeat(ground, () => stopping)
+
+  const start = async (): Promise<{ url: string }> => {
+    await heartbeat.start()
+    return web.start()
+  }
+  const stop = async (): Promise<boolean> => {
+    stopping = true
+    void heartbeat.record()
+    const clean = await stopWeb(web, log)
+    await heartbeat.stop(leaveMs / 2)
+    await releasers.release()
+    await database.close()
+    return clean
+  }
+  const hasKeys = async (): Promise<boolean> => config.apiKeys.length > 0 || keys.any()
+  return { start, stop, hasKeys, clock, log }
+}
+
+const createHeartbeat = ({ postgres, clock, log }: Ground, isStopping: () => boolean): NodeHeartbeat =>
+  createNodeHeartbeat({
+    postgres,
+    node: { id: randomUUID(), kind: 'web', host: hostname(), pid: process.pid, version: readVersion() },
+    view: () => ({ state: isStopping() ? 'stopping' : 'up' }),
+    clock,
+    log,
+  })
+
+async function stopWeb(web: Web, log: Log): Promise<boolean> {
+  try {
+    return await web.stop()
+  } catch (error) {
+    log.error({ reason: messageOf(error) }, 'the server did not stop properly')
+    return false
+  }
+}
