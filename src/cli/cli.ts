@@ -17,10 +17,15 @@ export type RegisterVerb = (program: Command, cli: Cli) => void
 
 /** In the order of `--help`. A command line that names one loads no other: every start of a child passes here. */
 const verbs: Record<string, () => Promise<RegisterVerb>> = {
+  dev: async () => (await import('./commands/dev.ts')).registerDev,
+  demo: async () => (await import('./commands/demo.ts')).registerDemo,
   web: async () => (await import('./commands/web.ts')).registerWeb,
   worker: async () => (await import('./commands/worker.ts')).registerWorker,
   'worker-child': async () => (await import('./commands/worker-child.ts')).registerWorkerChild,
+  release: async () => (await import('./commands/release.ts')).registerRelease,
+  doctor: async () => (await import('./commands/doctor.ts')).registerDoctor,
   keys: async () => (await import('./commands/keys.ts')).registerKeys,
+  jobs: async () => (await import('./commands/jobs.ts')).registerJobs,
 }
 
 const configurationCodes = new Set([

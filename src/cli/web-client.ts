@@ -10,7 +10,7 @@ export function createWebClient(address: string, key: string): WebClient {
   const send = async <T>(
     method: string,
     path: string,
-    init: { body?: BodyInit; headers?: Record<string, string> },
+    init: { body?: string | Uint8Array<ArrayBuffer>; headers?: Record<string, string> },
   ): Promise<T> => {
     const response = await fetch(new URL(path, address), {
       ...init,
