@@ -134,6 +134,7 @@ async function createStage(kind: EngineKind): Promise<Stage & { close(): Promise
         id,
         die: async () => {
           dead = true
+          runner.quiet()
           await postgres.query(`UPDATE nodes SET heartbeat_at = 'epoch' WHERE id = $1`, [id])
         },
       }

@@ -369,7 +369,7 @@ describe.each<EngineKind>(['redis', 'postgres'])('a runner on %s', (kind) => {
       const id = await enqueue(job)
       await reaches(id, 'active')
       await ledger.cancel(id)
-      await reaches(id, 'cancelled')
+      expect(await reaches(id, 'cancelled')).toMatchObject({ attempts: 0 })
     })
 
     it('ends the job although the handler ignores it', async () => {
