@@ -121,6 +121,18 @@ export async function openSite({ engine, ...options }: SiteOptions): Promise<Sit
   }
 }
 
+/** Waits until a worker has `count` children that take jobs. */
+export async function untilUp(site: Site, count: number): Promise<void> {
+  await eventually(
+    async () => {
+      const children = (await site.nodes()).flatMap((node) => node.children)
+      const up = children.filter((child) => child.state === 'up').length
+      if (up < count) throw new Error(`${up} children are up`)
+    },
+    { timeoutMs: 15_000 },
+  )
+}
+
 /** A child of some worker that is the runner of the job. */
 export async function childOf(site: Site, jobId: string): Promise<{ pid: number; runner: string }> {
   return eventually(async () => {

@@ -11,7 +11,7 @@ export interface RestartPolicy {
 }
 
 /** A child that was up for this long was healthy. */
-const healthyMs = 10_000
+const healthyMs = 5_000
 /** So many of the young may die before the slot slows down: one bad job is not a bad program. */
 const freeDeaths = 3
 const backoff = { baseMs: 1_000, maxMs: 60_000 }

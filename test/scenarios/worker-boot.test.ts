@@ -1,0 +1,121 @@
+import path from 'node:path'
+import { expect, test } from 'vitest'
+import { createSystemClock } from '../../src/core/clock.ts'
+import { testDatabase } from '../support/databases.ts'
+import { eventually, projectRoot, spawnBaton } from '../support/processes.ts'
+import { startPostgres, startRedis } from '../support/servers.ts'
+import { openSite } from '../support/workers.ts'
+
+const jobs = (file: string) => path.join(projectRoot, 'test/fixtures/jobs', file)
+const clock = createSystemClock()
+
+/** Runs `baton worker` to its end. */
+async function boot(env: Record<string, string>) {
+  const worker = spawnBaton(['worker'], { WORKER_PROCESSES: '2', ...env })
+  const { code } = await worker.exit
+  return { code, output: worker.lines.join('\n'), lines: worker.lines }
+}
+
+test('a job file that throws is named, and no child is forked', async () => {
+  const { code, output } = await boot({
+    JOBS_MODULE: jobs('throws.ts'),
+    DATABASE_URL: 'postgres://127.0.0.1:1/x',
+  })
+  expect(code).toBe(78)
+  expect(output).toContain('test/fixtures/jobs/broken/thrower.ts: this job file is broken')
+  expect(output).not.toContain('child')
+})
+
+test('two jobs of one name are named, and no child is forked', async () => {
+  const { code, output } = await boot({
+    JOBS_MODULE: jobs('twice.ts'),
+    DATABASE_URL: 'postgres://127.0.0.1:1/x',
+  })
+  expect(code).toBe(78)
+  expect(output).toContain('Two jobs have the name twin')
+  expect(output).toContain('twice.ts')
+})
+
+test('a jobs module that is not there is named', async () => {
+  const { code, output } = await boot({
+    JOBS_MODULE: jobs('nowhere.ts'),
+    DATABASE_URL: 'postgres://127.0.0.1:1/x',
+  })
+  expect(code).toBe(78)
+  expect(output).toContain('nowhere.ts')
+})
+
+test('a queue that no job names is refused', async () => {
+  const { code, output } = await boot({
+    JOBS_MODULE: jobs('index.ts'),
+    WORKER_QUEUES: 'default,mails',
+    DATABASE_URL: 'postgres://127.0.0.1:1/x',
+  })
+  expect(code).toBe(78)
+  expect(output).toContain('no job names the queue mails')
+})
+
+test('a Postgres without migrations is one clear error and no crash loop', async () => {
+  const postgres = await startPostgres()
+  const began = clock.monotonicMs()
+  const { code, output, lines } = await boot({ JOBS_MODULE: jobs('index.ts'), DATABASE_URL: postgres.url })
+  expect(code).toBe(1)
+  expect(output).toContain('DATABASE_NOT_MIGRATED')
+  expect(output).toContain('baton release')
+  expect(lines.filter((line) => line.includes('DATABASE_NOT_MIGRATED'))).toHaveLength(1)
+  expect(clock.monotonicMs() - began).toBeLessThan(10_000)
+})
+
+test('a Postgres that is away is waited for until BOOT_TIMEOUT_MS, then the exit code is 1', async () => {
+  const { code, output } = await boot({
+    JOBS_MODULE: jobs('index.ts'),
+    DATABASE_URL: 'postgres://nobody@127.0.0.1:1/x',
+    BOOT_TIMEOUT_MS: '1500',
+  })
+  expect(code).toBe(1)
+  expect(output).toContain('waiting for Postgres')
+  expect(output).toContain('DATABASE_UNAVAILABLE')
+})
+
+test('a worker that never becomes ready ends with 1', async () => {
+  const site = await openSite({ engine: 'redis' })
+  const worker = site.spawnWorker({ JOBS_MODULE: jobs('only-in-master.ts') })
+  const { code } = await worker.exit
+  expect(code).toBe(1)
+  expect(worker.lines.some((line) => line.includes('WORKER_NEVER_READY'))).toBe(true)
+  expect(await site.nodes()).toEqual([])
+})
+
+test('a Redis that evicts is warned of', async () => {
+  const { url } = await testDatabase()
+  const redis = await startRedis({ args: ['--maxmemory-policy', 'allkeys-lru'] })
+  const worker = spawnBaton(['worker'], {
+    JOBS_MODULE: jobs('index.ts'),
+    DATABASE_URL: url,
+    REDIS_URL: redis.url,
+    WORKER_PROCESSES: '1',
+  })
+  await worker.waitForLine(/maxmemory-policy allkeys-lru.*Set it to noeviction/)
+  await worker.waitForLine(/child is up/)
+  worker.signal('SIGTERM')
+  expect((await worker.exit).code).toBe(0)
+})
+
+test('a TERM during the boot ends the worker, and nothing is left of it', async () => {
+  const site = await openSite({ engine: 'redis' })
+  for (const delayMs of [50, 200, 400, 700, 1_000]) {
+    const worker = site.spawnWorker()
+    await clock.sleep(delayMs)
+    worker.signalGroup('SIGTERM')
+    const { code, signal } = await worker.exit
+    expect(signal ?? code).toBeOneOf([0, 'SIGTERM'])
+  }
+  await eventually(async () => expect(await site.nodes()).toEqual([]))
+})
+
+test('a wrong environment lists every fault at once and ends with 78', async () => {
+  const { code, output } = await boot({ SHUTDOWN_MS: 'soon', WORKER_PROCESSES: '0' })
+  expect(code).toBe(78)
+  expect(output).toContain('SHUTDOWN_MS')
+  expect(output).toContain('WORKER_PROCESSES')
+})

@@ -1,0 +1,106 @@
+import { describe, expect, test } from 'vitest'
+import { eventually, isRunning } from '../support/processes.ts'
+import { type EngineName, openSite, type Site, untilUp } from '../support/workers.ts'
+
+const engines: EngineName[] = ['redis', 'postgres']
+
+const pidsOf = async (site: Site) =>
+  (await site.nodes()).flatMap((node) => node.children.map((child) => child.pid))
+
+/** Enqueues a short job now and then until it is told to stop. @returns their ids */
+async function load(site: Site, signal: AbortSignal): Promise<string[]> {
+  const ids: string[] = []
+  while (!signal.aborted) {
+    ids.push(await site.enqueue('sleep', { ms: 50 }))
+    await new Promise((resolve) => setTimeout(resolve, 25))
+  }
+  return ids
+}
+
+describe.each(engines)('on %s', (engine) => {
+  test('HUP under load replaces all children, interrupts no job and lets no second go by without one', async () => {
+    const site = await openSite({ engine })
+    const worker = await site.startWorker()
+    const old = await pidsOf(site)
+    const end = new AbortController()
+    const loading = load(site, end.signal)
+    const long = await site.enqueue('sleep', { ms: 4_000 })
+    await site.jobIs(long, 'active')
+    worker.signal('SIGHUP')
+    await worker.waitForLine(/all children are new/, 30_000)
+    await untilUp(site, 2)
+    end.abort()
+    const ids = await loading
+    for (const id of [...ids, long]) await site.jobIs(id, 'completed')
+    const [{ interrupted, attempts } = {}] = await site.query<{ interrupted: number; attempts: number }>(
+      'SELECT sum(interruptions)::int AS interrupted, max(attempts)::int AS attempts FROM jobs',
+    )
+    expect({ interrupted, attempts }).toEqual({ interrupted: 0, attempts: 1 })
+    const [{ gap } = {}] = await site.query<{ gap: number }>(
+      `
+      SELECT max(gap)::float AS gap FROM (
+        SELECT extract(epoch FROM finished_at - lag(finished_at) OVER (ORDER BY finished_at)) AS gap
+        FROM jobs WHERE id <> $1) AS gaps`,
+      [long],
+    )
+    console.log(`${engine}: longest time without a finished job during a roll: ${gap} s`)
+    expect(gap).toBeLessThan(1)
+    expect((await pidsOf(site)).filter((pid) => old.includes(pid))).toEqual([])
+  })
+})
+
+test('a stop during a roll is a stop, and nothing is left running', async () => {
+  const site = await openSite({ engine: 'redis' })
+  const worker = await site.startWorker({ SHUTDOWN_MS: '15000' })
+  const id = await site.enqueue('sleep', { ms: 2_500 })
+  await site.jobIs(id, 'active')
+  worker.signal('SIGHUP')
+  await worker.waitForLine(/rolling the children/)
+  worker.signal('SIGHUP')
+  worker.signal('SIGTERM')
+  expect((await worker.exit).code).toBe(0)
+  expect(await site.job(id)).toMatchObject({ state: 'completed', interruptions: 0 })
+  expect(await site.nodes()).toEqual([])
+})
+
+test.each(['SIGTSTP', 'SIGUSR2'] as const)(
+  '%s makes the worker quiet: what runs goes on, nothing new is taken',
+  async (signal) => {
+    const site = await openSite({ engine: 'redis' })
+    const worker = await site.startWorker()
+    const running = await site.enqueue('sleep', { ms: 1_000 })
+    await site.jobIs(running, 'active')
+    worker.signal(signal)
+    await eventually(async () => expect((await site.nodes())[0]?.state).toBe('quiet'))
+    const later = await site.enqueue('sleep', { ms: 1 })
+    await site.jobIs(running, 'completed')
+    // Also a child that comes later stays quiet.
+    const [pid = 0] = await pidsOf(site)
+    process.kill(pid, 'SIGKILL')
+    await eventually(
+      async () => {
+        const children = (await site.nodes())[0]?.children ?? []
+        expect(children.map((child) => child.state)).toEqual(['quiet', 'quiet'])
+        expect(children.some((child) => child.pid === pid)).toBe(false)
+      },
+      { timeoutMs: 10_000 },
+    )
+    expect(await site.job(later)).toMatchObject({ state: 'waiting', attempts: 0 })
+    worker.signal('SIGTERM')
+    expect((await worker.exit).code).toBe(0)
+  },
+)
+
+test('USR1 prints what every child is doing, and nothing stops', async () => {
+  const site = await openSite({ engine: 'redis' })
+  const worker = await site.startWorker()
+  const id = await site.enqueue('sleep', { ms: 600_000 })
+  await site.jobIs(id, 'active')
+  await eventually(async () =>
+    expect((await site.nodes())[0]?.children.some((child) => child.active === 1)).toBe(true),
+  )
+  worker.signal('SIGUSR1')
+  await worker.waitForLine(new RegExp(`sleep ${id} for \\d`))
+  expect(worker.lines.filter((line) => /^ {2}child \d \(pid \d+\) up/.test(line))).toHaveLength(2)
+  for (const pid of await pidsOf(site)) expect(await isRunning(pid)).toBe(true)
+})
