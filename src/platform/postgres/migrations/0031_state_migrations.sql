@@ -24,11 +24,14 @@ CREATE TABLE state_migrations (
   rolled_back_at timestamptz,
   -- how long phones of this migration were turned away, ms
   gate_ms       integer,
+  -- what a roll-back brought back
+  back_devices  integer,
   -- set by the storm guard
   storm         json,
   storm_at      timestamptz,
-  admitting     boolean NOT NULL DEFAULT false,
-  admitted      integer NOT NULL DEFAULT 0,
+  -- of a hundred parts of the phones, how many are let in again after a storm; null: that is not going on
+  admitted      integer,
+  admitted_at   timestamptz,
   created_at    timestamptz NOT NULL DEFAULT now(),
   updated_at    timestamptz NOT NULL DEFAULT now(),
   finished_at   timestamptz
@@ -81,8 +84,10 @@ CREATE TABLE state_migration_quarantine (
   held      boolean NOT NULL,
   size      bigint NOT NULL DEFAULT 0,
   sha256    text,
-  -- the state's key (keyText), where it has one: a roll-back leaves it alone
+  -- the state's key (keyText), or 'link' for a user's: a roll-back leaves it alone
   key       text,
+  -- of a name in the store: where it was seen, so that it goes when it is gone
+  bucket    text,
   seen_at   timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (migration, device, name, reason)
 );
