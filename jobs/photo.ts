@@ -58,12 +58,13 @@ async function readPhoto(bodies: Bodies, body: string, signal: AbortSignal): Pro
 }
 
 async function shrink(original: Buffer, width: number): Promise<{ data: Buffer; info: OutputInfo }> {
-  const image = sharp(original, { limitInputPixels: maxPixels, failOn: 'error' }).timeout({
-    seconds: timeoutSeconds,
-  })
   try {
+    const image = sharp(original, { limitInputPixels: maxPixels, failOn: 'error' })
     const { hasAlpha } = await image.metadata()
-    const small = image.autoOrient().resize({ width, withoutEnlargement: true })
+    const small = image
+      .timeout({ seconds: timeoutSeconds })
+      .autoOrient()
+      .resize({ width, withoutEnlargement: true })
     return await (hasAlpha ? small.png() : small.jpeg({ quality: 80 })).toBuffer({ resolveWithObject: true })
   } catch (error) {
     const reason = messageOf(error)

@@ -35,9 +35,9 @@ export const report = defineJob({
 
     for await (const { data } of ctx.iterate(source, { save })) {
       if (data === undefined) rejected++
-      else if (rows++ === 0 && !(column in data))
+      else if (rows++ === 0 && !Object.hasOwn(data, column))
         throw COLUMN_UNKNOWN({ column, columns: Object.keys(data).join(', ') })
-      else count(counts, data[column])
+      else count(counts, Object.hasOwn(data, column) ? data[column] : undefined)
       if (counts.size > maxValues) throw REPORT_TOO_LONG({ column, max: maxValues })
       ctx.progress(rows)
     }
