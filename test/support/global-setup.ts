@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import pg from 'pg'
 import type { TestProject } from 'vitest/node'
 import { migrate } from '../../src/platform/postgres/migrate.ts'
+import { migrateQueues } from '../../src/platform/queues/migrate.ts'
 import { databaseUrl } from './databases.ts'
 import { startPostgres, startRedis } from './servers.ts'
 
@@ -26,6 +27,7 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
     await execute(cluster, `CREATE DATABASE ${template}`)
     releases.push(() => execute(cluster, `DROP DATABASE ${template} WITH (FORCE)`))
     await migrate(databaseUrl(cluster, template))
+    await migrateQueues(databaseUrl(cluster, template))
 
     project.provide('postgresUrl', cluster)
     project.provide('postgresTemplate', template)

@@ -35,9 +35,6 @@ export function createQueuePool(options: QueuePoolOptions): QueuePool {
     options: '-c search_path=bullmq',
   })
   pool.on('error', options.onError)
-  const open = new Set<pg.PoolClient>()
-  pool.on('connect', (client) => open.add(client))
-  pool.on('remove', (client) => open.delete(client))
 
   const send = pool.query.bind(pool) as (sql: unknown, values: unknown) => Promise<pg.QueryResult>
   const query = async (sql: unknown, values: unknown): Promise<pg.QueryResult> => {
@@ -52,6 +49,9 @@ export function createQueuePool(options: QueuePoolOptions): QueuePool {
   const connect = pool.connect.bind(pool) as (callback?: unknown) => Promise<pg.PoolClient>
   const patched = pool as unknown as Record<string, unknown>
   patched['query'] = query
+  // BullMQ adds a listener with each of its connections and never takes it away; ours hears the same.
+  const on = pool.on.bind(pool) as (event: string, listener: unknown) => pg.Pool
+  patched['on'] = (event: string, listener: unknown) => (event === 'error' ? pool : on(event, listener))
   // With a callback it is the pool's own `query` that asks.
   patched['connect'] = (callback?: unknown) =>
     callback === undefined ? connect().catch(rejectAsAway) : connect(callback)
@@ -61,7 +61,7 @@ export function createQueuePool(options: QueuePoolOptions): QueuePool {
     const ended = pool.end()
     // Ending waits for whoever has a connection checked out, and a worker that was cut off never gives it back.
     const timer = setTimeout(() => {
-      for (const client of open) (client as unknown as pg.Client).connection.stream.destroy()
+      for (const client of clientsOf(pool)) client.connection.stream.destroy()
     }, 1_000)
     await ended.finally(() => clearTimeout(timer))
   }
@@ -71,6 +71,10 @@ export function createQueuePool(options: QueuePoolOptions): QueuePool {
     close: () => (closing ??= close()),
   }
 }
+
+/** Also those that are still connecting, of which the pool tells nobody. */
+const clientsOf = (pool: pg.Pool): pg.Client[] =>
+  (pool as unknown as { _clients?: pg.Client[] })._clients ?? []
 
 const rejectAsAway = (error: unknown): never => {
   throw asAway(error)

@@ -40,6 +40,11 @@ export function createConsumer(engine: Engine, clock: Clock, options: ConsumeOpt
     const id = job.id ?? ''
     // A fetch that was already waiting when quiet was asked for still brings one entry.
     if (quiet) return settle(job, token, { kind: 'handed-back' }, clock)
+    if (active.has(id)) {
+      // Our own lock ran out, and the entry came back to us while its first run goes on.
+      options.onLost(id)
+      return settle(job, token, { kind: 'delayed', ms: undecidedMs }, clock)
+    }
     active.set(id, job)
     try {
       return await settle(job, token, await decide(job, options), clock)

@@ -61,20 +61,26 @@ function createPostgresEngine(options: PostgresBackendOptions): Engine {
   }
 }
 
+/** The same error was told by the pool already. */
+const ignore = (): void => undefined
+
 async function openBackend(
   pool: QueuePool,
   queue: string,
   options: Partial<WorkerBackendOptions>,
 ): Promise<PostgresQueueBackend> {
   const connection = new PostgresConnection(pool.forBullmq as never)
-  connection.on('error', () => undefined)
+  connection.on('error', ignore)
   await connection.waitUntilReady()
-  return new PostgresQueueBackend(connection, queue, { connection: {} as never, ...options })
+  const backend = new PostgresQueueBackend(connection, queue, { connection: {} as never, ...options })
+  // An error that nobody hears ends the process.
+  backend.on('error', ignore)
+  return backend
 }
 
 function viewOf(name: string, root: PostgresQueueBackend): Queue {
   const queue = new Queue(name, { connection: {}, skipMetasUpdate: true }, () => root.forQueue(name) as never)
-  queue.on('error', () => undefined)
+  queue.on('error', ignore)
   return queue
 }
 

@@ -119,10 +119,17 @@ function openRoot(client: RedisClient, options: RedisBackendOptions): RedisQueue
     skipVersionCheck: true,
     skipWaitingForReady: true,
   })
-  connection.on('error', options.onError)
   const keys = new QueueKeys(options.prefix)
   const opts = { connection: {} }
-  return new RedisQueueBackend(connection, '-', keys.getKeys('-'), (type) => keys.toKey('-', type), opts)
+  const root = new RedisQueueBackend(
+    connection,
+    '-',
+    keys.getKeys('-'),
+    (type) => keys.toKey('-', type),
+    opts,
+  )
+  root.on('error', options.onError)
+  return root
 }
 
 function viewOf(name: string, prefix: string, root: RedisQueueBackend): Queue {
@@ -131,7 +138,7 @@ function viewOf(name: string, prefix: string, root: RedisQueueBackend): Queue {
     { connection: {}, prefix, skipMetasUpdate: true },
     () => root.forQueue(name, prefix) as RedisQueueBackend,
   )
-  queue.on('error', () => undefined)
+  queue.on('error', ignore)
   return queue
 }
 
@@ -153,6 +160,8 @@ async function openConsumer(
     opts,
     new RedisConnection(blockingClient, { ...shared, blocking: true }),
   )
+  // The worker listens too, but only as long as it lives: an error that nobody hears ends the process.
+  backend.on('error', ignore)
   return {
     backend,
     destroy: () => {
@@ -161,6 +170,9 @@ async function openConsumer(
     },
   }
 }
+
+/** The same error was told by the client already. */
+const ignore = (): void => undefined
 
 const pairsOf = (flat: string[]): [string, string][] =>
   Array.from({ length: flat.length / 2 }, (_, index) => [flat[2 * index] ?? '', flat[2 * index + 1] ?? ''])

@@ -1,0 +1,148 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import { createSystemClock } from '../../../../src/core/clock.ts'
+import type { Consumer, QueueBackend } from '../../../../src/platform/queues/backend.ts'
+import { createRedisBackend } from '../../../../src/platform/queues/backends/redis.ts'
+import { createRedis } from '../../../../src/platform/redis.ts'
+import { entry, exerciseQueueBackend } from '../../../contracts/queue-backend.ts'
+import { testRedis } from '../../../support/databases.ts'
+import { eventually } from '../../../support/processes.ts'
+import { startRedis } from '../../../support/servers.ts'
+
+const clock = createSystemClock()
+const opened: { close(limitMs: number): Promise<void> }[] = []
+const open = (url: string, prefix = 'baton'): QueueBackend => {
+  const backend = createRedisBackend({ url, clock, prefix, onError: () => undefined })
+  opened.unshift(backend)
+  return backend
+}
+const consume = async (backend: QueueBackend, seen: string[]): Promise<Consumer> => {
+  const consumer = backend.consume({
+    queue: 'q',
+    runner: 'r',
+    concurrency: 2,
+    process: async ({ id }) => (seen.push(id), { kind: 'finished' }),
+    onLost: () => undefined,
+    onError: () => undefined,
+  })
+  opened.unshift(consumer)
+  await consumer.start()
+  return consumer
+}
+afterEach(async () => {
+  for (const each of opened.splice(0)) await each.close(1_000)
+})
+
+exerciseQueueBackend('Redis', async () => {
+  const { url, prefix } = await testRedis()
+  return createRedisBackend({ url, clock, prefix, onError: () => undefined })
+})
+
+exerciseQueueBackend('a Redis Cluster', async () => {
+  const server = await startRedis({
+    args: ['--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1'],
+  })
+  const node = createRedis(server.url, 'consumer')
+  await node.call('CLUSTER', 'ADDSLOTSRANGE', '0', '16383')
+  await eventually(async () => expect(await node.call('CLUSTER', 'INFO')).toMatch('cluster_state:ok'))
+  node.disconnect()
+  const backend = createRedisBackend({
+    url: server.url.replace('redis://', 'redis+cluster://'),
+    clock,
+    onError: () => undefined,
+  })
+  return { ...backend, close: async () => (await backend.close(), await server.stop()) }
+})
+
+describe('the Redis engine', () => {
+  it('refuses at once while Redis is away, and works when it is back', async () => {
+    const server = await startRedis()
+    const backend = open(server.url)
+    await backend.add('q', [entry()])
+    await server.kill()
+    const before = performance.now()
+    await expect(backend.add('q', [entry()])).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
+    await expect(backend.epoch('q')).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
+    await expect(backend.ping(500)).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
+    expect(performance.now() - before).toBeLessThan(1_000)
+    await server.restart()
+    await eventually(() => backend.add('q', [entry()]))
+    expect((await backend.counts('q')).waiting).toBe(1)
+  })
+
+  it('begins its life while Redis is away', async () => {
+    const server = await startRedis()
+    await server.kill()
+    const backend = open(server.url)
+    const seen: string[] = []
+    await expect(backend.add('q', [entry()])).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
+    await consume(backend, seen)
+    await server.restart()
+    await eventually(() => backend.add('q', [entry()]))
+    await eventually(() => expect(seen).toHaveLength(1))
+  })
+
+  it('gives up on a Redis that does not answer', async () => {
+    const server = await startRedis()
+    const backend = open(server.url)
+    await backend.ping(1_000)
+    await server.freeze(true)
+    try {
+      const before = performance.now()
+      await expect(backend.add('q', [entry()])).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
+      expect(performance.now() - before).toBeLessThan(6_000)
+      await expect(backend.ping(300)).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
+    } finally {
+      await server.freeze(false)
+    }
+  })
+
+  it('has another epoch after a flush, and after a restart that kept everything', async () => {
+    const server = await startRedis({ appendOnly: true })
+    const backend = open(server.url)
+    expect(await backend.epoch('q')).toBeUndefined()
+    const first = await backend.mark('q')
+    await backend.add('q', [entry()])
+    await server.kill()
+    await server.restart()
+    const second = await eventually(() => backend.epoch('q'))
+    expect((await backend.counts('q')).waiting).toBe(1)
+    expect(second).toBeDefined()
+    expect(second).not.toBe(first)
+
+    const client = createRedis(server.url, 'consumer')
+    await client.flushall()
+    client.disconnect()
+    expect(await backend.epoch('q')).toBeUndefined()
+    expect(await backend.mark('q')).not.toBe(second)
+  })
+
+  it('goes on consuming soon after an outage', async () => {
+    const server = await startRedis()
+    const backend = open(server.url)
+    const seen: string[] = []
+    await consume(backend, seen)
+    await backend.add('q', [entry()])
+    await eventually(() => expect(seen).toHaveLength(1))
+    await server.kill()
+    await clock.sleep(300)
+    await server.restart()
+    const before = performance.now()
+    await eventually(() => backend.add('q', [entry()]))
+    await eventually(() => expect(seen).toHaveLength(2))
+    expect(performance.now() - before).toBeLessThan(3_000)
+  })
+
+  it('closes in time while Redis is away, and while it does not answer', async () => {
+    const server = await startRedis()
+    const [backend, other] = [open(server.url), open(server.url)]
+    const consumers = [await consume(backend, []), await consume(other, [])]
+    await server.freeze(true)
+    const before = performance.now()
+    await consumers[0]?.close(700)
+    await server.freeze(false)
+    await server.kill()
+    await consumers[1]?.close(700)
+    await Promise.all([backend.close(), other.close()])
+    expect(performance.now() - before).toBeLessThan(2_500)
+  })
+})
