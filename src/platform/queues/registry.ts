@@ -63,7 +63,9 @@ export function createRegistry<const Jobs extends readonly Job[]>(definitions: J
     find: (name) => byName.get(name)?.job,
     get: (name) => entry(name).job,
     validate: (name, payload) => entry(name).payload(payload),
-    validateCheckpoint: (name, checkpoint) => entry(name).checkpoint?.(checkpoint) ?? [],
+    validateCheckpoint: (name, checkpoint) =>
+      // The first run has none.
+      checkpoint === undefined ? [] : (entry(name).checkpoint?.(checkpoint) ?? []),
   }
 }
 

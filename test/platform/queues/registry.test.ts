@@ -78,3 +78,21 @@ describe('a payload', () => {
     expect(() => assertFits([])).not.toThrow()
   })
 })
+
+describe('a checkpoint', () => {
+  const walk = defineJob({
+    name: 'walk',
+    payload: Type.Object({}),
+    checkpoint: Type.Object({ done: Type.Integer() }),
+    run: async () => undefined,
+  })
+  const registry = createRegistry([walk])
+
+  it('that is not there yet fits', () => {
+    expect(registry.validateCheckpoint('walk', undefined)).toEqual([])
+  })
+
+  it('of an older shape does not', () => {
+    expect(registry.validateCheckpoint('walk', { at: 1 })).toEqual([{ path: '/done', message: 'is missing' }])
+  })
+})
