@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { createWriteStream } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -89,9 +90,13 @@ async function build(
   const address = `http://127.0.0.1:${port}`
   const key = `demo-${randomBytes(12).toString('hex')}`
   const environment = demoEnvironment({ url, port, key, folder })
-  const web = startBaton({ verb: 'web', environment, onLine: () => undefined })
+  const logFile = path.join(tmpdir(), 'baton-demo.log')
+  const log = createWriteStream(logFile)
+  const onLine = (line: string): void => void log.write(`${line}\n`)
+  print(`log        ${logFile}`)
+  const web = startBaton({ verb: 'web', environment, onLine })
   undo.push(() => end(web))
-  let worker = startBaton({ verb: 'worker', environment, onLine: () => undefined })
+  let worker = startBaton({ verb: 'worker', environment, onLine })
   undo.push(() => end(worker))
 
   const results: boolean[] = []
@@ -101,7 +106,7 @@ async function build(
     server,
     worker: () => worker,
     startWorker: async () => {
-      worker = startBaton({ verb: 'worker', environment, onLine: () => undefined })
+      worker = startBaton({ verb: 'worker', environment, onLine })
       await workerUp(stage)
     },
     say: (line) => print(`    ${line}`),
