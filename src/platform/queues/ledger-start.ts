@@ -10,13 +10,19 @@ export interface Starts {
   end(token: string): void
 }
 
+/**
+ * Written so that no index but the key can serve it. The statistics of a queue are always stale, and with them the
+ * planner would rather read all that waits through jobs_unfinished: 2 ms for each start while 20,000 jobs wait.
+ */
+const isDue = `(j.outcome IS NULL) IS TRUE AND j.run_at + interval '0' <= now()`
+
 const startRows = {
   name: 'jobs-start',
   // A token that stands there already is that of a start whose answer was lost: starting again is harmless.
   text: `WITH relaxed AS MATERIALIZED (${relaxed})
     UPDATE jobs j SET run_token = r.token, runner = r.runner, started_at = now()
     FROM relaxed, unnest($1::uuid[], $2::uuid[], $3::text[]) AS r (id, token, runner)
-    WHERE relaxed.setting = 'off' AND j.id = r.id AND j.outcome IS NULL AND j.run_at <= now()
+    WHERE relaxed.setting = 'off' AND j.id = r.id AND ${isDue}
       AND (j.run_token IS NULL OR j.run_token = r.token)
     RETURNING j.run_token AS token, j.payload, j.attempts, j.max_attempts, j.interruptions, j.checkpoint, j.context`,
 }
@@ -30,13 +36,13 @@ const releaseDead = {
   name: 'jobs-release-dead',
   text: `UPDATE jobs j SET ${clearedAsCrash}
     FROM unnest($1::uuid[], $2::uuid[]) AS r (id, token)
-    WHERE j.id = r.id AND j.run_token = r.token AND j.outcome IS NULL AND NOT ${isAlive}
+    WHERE j.id = r.id AND j.run_token = r.token AND (j.outcome IS NULL) IS TRUE AND NOT ${isAlive}
     RETURNING j.id, j.outcome`,
 }
 const releaseOrphans = {
   name: 'jobs-release-orphans',
   text: `UPDATE jobs j SET run_token = NULL FROM unnest($1::uuid[], $2::uuid[]) AS r (id, token)
-    WHERE j.id = r.id AND j.run_token = r.token AND j.outcome IS NULL`,
+    WHERE j.id = r.id AND j.run_token = r.token AND (j.outcome IS NULL) IS TRUE`,
 }
 
 interface Request extends Run {
