@@ -23,6 +23,8 @@ export interface Authenticator {
    * @throws DATABASE_UNAVAILABLE, DATABASE_OVERLOADED: nobody can say now, which is not the same as "no"
    */
   authenticate(key: string): Principal | undefined | Promise<Principal | undefined>
+  /** The same for the hash of a key, for a session that began with the key and does not keep it. */
+  authenticateHash(keySha256: string): Principal | undefined | Promise<Principal | undefined>
 }
 
 /** The API keys in the database. Only their hashes are kept. */
@@ -68,10 +70,13 @@ export interface AuditEntry {
   details?: Record<string, unknown>
 }
 
+/** An entry as it stands in the log. */
+export type AuditRecord = AuditEntry & { id: string; at: string }
+
 export interface AuditLog {
   record(entry: AuditEntry): Promise<void>
   /** The newest first; `before` is the id of the last entry of the page before. */
-  list(options: { limit: number; before?: string }): Promise<(AuditEntry & { id: string; at: string })[]>
+  list(options: { limit: number; before?: string; subject?: string }): Promise<AuditRecord[]>
 }
 
 export const keyHash = (key: string): string => sha256(key)

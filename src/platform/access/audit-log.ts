@@ -15,11 +15,12 @@ export function createAuditLog(options: { postgres: Postgres }): AuditLog {
   const { postgres } = options
   return {
     record: (entry) => insertAudit(postgres, entry),
-    list: async ({ limit, before }) => {
+    list: async ({ limit, before, subject }) => {
       const { rows } = await postgres.query<AuditRow>(
         `SELECT id, at, actor, action, subject, details FROM audit_log
-         WHERE $2::bigint IS NULL OR id < $2::bigint ORDER BY id DESC LIMIT $1`,
-        [limit, before ?? null],
+         WHERE ($2::bigint IS NULL OR id < $2::bigint) AND ($3::text IS NULL OR subject = $3)
+         ORDER BY id DESC LIMIT $1`,
+        [limit, before ?? null, subject ?? null],
       )
       return rows.map((row) => ({
         id: row.id,

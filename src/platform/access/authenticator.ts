@@ -68,25 +68,28 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticato
     })
   }
 
-  return {
-    authenticate: (key) => {
-      const keyHash = hash('sha256', key)
-      const known = fixed.get(keyHash)
-      if (known) return known
-      const now = clock.monotonicMs()
-      const entry = held.get(keyHash)
-      if (entry && now - entry.readAt < believedMs) {
-        if (now - entry.readAt >= refreshAfterMs && lookups.pending === 0) {
-          // A failure shows itself to the request that finds the entry too old.
-          lookUp(keyHash).catch(() => undefined)
-        }
-        return entry.principal
+  /** @param couldBe whether it is worth a look at the database */
+  const identify = (keyHash: string, couldBe: () => boolean): ReturnType<Authenticator['authenticate']> => {
+    const known = fixed.get(keyHash)
+    if (known) return known
+    const now = clock.monotonicMs()
+    const entry = held.get(keyHash)
+    if (entry && now - entry.readAt < believedMs) {
+      if (now - entry.readAt >= refreshAfterMs && lookups.pending === 0) {
+        // A failure shows itself to the request that finds the entry too old.
+        lookUp(keyHash).catch(() => undefined)
       }
-      if (!isKey(key)) return undefined
-      const missedAt = misses.get(keyHash)
-      if (missedAt !== undefined && now - missedAt < missBelievedMs) return undefined
-      return lookUp(keyHash)
-    },
+      return entry.principal
+    }
+    if (!couldBe()) return undefined
+    const missedAt = misses.get(keyHash)
+    if (missedAt !== undefined && now - missedAt < missBelievedMs) return undefined
+    return lookUp(keyHash)
+  }
+
+  return {
+    authenticate: (key) => identify(hash('sha256', key), () => isKey(key)),
+    authenticateHash: (keySha256) => identify(keySha256, () => true),
   }
 }
 

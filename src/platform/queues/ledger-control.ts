@@ -29,6 +29,7 @@ const retryFailedRows = (key: string): string => `
       SELECT id, row_number() OVER (PARTITION BY name, dedupe_key ORDER BY id) AS nth FROM (
         SELECT id, name, dedupe_key FROM jobs
         WHERE outcome = 'failed' AND ($1::text IS NULL OR name = $1) AND ($2::text IS NULL OR queue = $2)
+          AND ($4::timestamptz IS NULL OR finished_at <= $4)
         ORDER BY finished_at LIMIT $3) AS failed) AS numbered USING (id)
     FOR UPDATE OF j SKIP LOCKED)
   UPDATE jobs SET ${revived}, dedupe_key = picked.dedupe_key
@@ -88,7 +89,7 @@ export function createControl(postgres: Postgres): Control {
       return 'retried'
     },
     retryFailed: async (filter, limit) => {
-      const values = [filter.name ?? null, filter.queue ?? null, limit]
+      const values = [filter.name ?? null, filter.queue ?? null, limit, filter.failedUntil ?? null]
       const kept = `CASE WHEN numbered.nth = 1 AND NOT ${isTaken} THEN j.dedupe_key END`
       const { rowCount } = await unlessKeyIsTaken(
         () => postgres.query(retryFailedRows(kept), values),

@@ -23,7 +23,7 @@ export interface Ledger {
   /** Step 9. */
   retry(id: string): Promise<'retried' | 'unfinished' | 'missing'>
   /** Step 9 for all failed rows that match, `limit` at a time. @returns how many */
-  retryFailed(filter: { name?: string; queue?: string }, limit: number): Promise<number>
+  retryFailed(filter: FailedFilter, limit: number): Promise<number>
   get(id: string): Promise<JobView | undefined>
   /** Several at once, for progress streams. */
   getMany(ids: string[]): Promise<JobView[]>
@@ -133,6 +133,13 @@ export interface JobFilter {
   queue?: string
   cursor?: string
   limit: number
+}
+
+export interface FailedFilter {
+  name?: string
+  queue?: string
+  /** Only what failed at this instant or before, ISO 8601: else a job that fails again would be retried for ever. */
+  failedUntil?: string
 }
 
 export interface JobPage {

@@ -1,0 +1,31 @@
+import type { FastifyRequest } from 'fastify'
+import { fieldOf, queryOf } from './form.ts'
+import { type Html, html } from './html.ts'
+
+/** What is said after an action. Only these words can come through the address. */
+const texts = {
+  retried: ['good', 'The job is waiting again.'],
+  unfinished: ['bad', 'The job is not finished, so there is nothing to retry.'],
+  cancelled: ['good', 'The job is cancelled.'],
+  requested: ['good', 'The job runs; it was asked to stop and is cancelled as soon as its handler lets go.'],
+  finished: ['bad', 'The job is finished already, so there is nothing to cancel.'],
+  missing: ['bad', 'There is no such job any more.'],
+  none: ['bad', 'No job was selected.'],
+  begun: ['good', 'The retry has begun. It goes on when you leave this page.'],
+  running: ['bad', 'A retry of the same jobs runs already.'],
+  stopped: ['good', 'The retry is stopped. What was retried stays retried.'],
+  ended: ['bad', 'The retry had ended already.'],
+  revoked: ['good', 'The key is revoked. Within 5 s no node takes it any more.'],
+} satisfies Record<string, [tone: 'good' | 'bad', text: string]>
+
+export type Notice = keyof typeof texts
+
+export function noticeOf(request: FastifyRequest): Html {
+  const query = queryOf(request)
+  const name = fieldOf(query, 'notice') ?? ''
+  if (!Object.hasOwn(texts, name)) return html``
+  const [tone, text] = texts[name as Notice]
+  const count = fieldOf(query, 'count')
+  const counted = count !== undefined && /^\d{1,6}$/.test(count) ? `${count} × ` : ''
+  return html`<p class="notice notice-${tone}" role="status">${counted}${text}</p>`
+}
