@@ -95,7 +95,7 @@ export function exerciseWakeBus(name: string, create: () => Promise<WakeBusUnder
       await eventually(() => expect(new Set(texts).size).toBe(2_000))
     })
 
-    it('never hangs while the server is away, listens again by itself, and tells that it was away', async () => {
+    it('listens again by itself after the server was away, and tells so', async () => {
       const under = await create()
       const bus = await open(under)
       const texts = await listen(bus, 'c')
