@@ -1,8 +1,35 @@
+import { messageOf } from '../../core/errors.ts'
 import type { Service } from '../../core/lifecycle.ts'
+import { createReconciler } from '../../platform/queues/reconcile.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
+import { createScheduler } from '../../platform/queues/schedule.ts'
 import type { Ground } from '../compose.ts'
 
-/** What brings in work by itself: one process of the cluster at a time does each, by a lock in Postgres. */
-export function createIntake(_ground: Ground, _registry: Registry): Service[] {
-  return []
+/** What brings in work by itself. Every master runs it; Postgres sees to it that one of them does each thing. */
+export function createIntake(ground: Ground, registry: Registry): Service[] {
+  const { config, postgres, ledger, backend, clock, log } = ground
+  const onError =
+    (what: string) =>
+    (error: unknown): void =>
+      log.warn({ reason: messageOf(error) }, `${what} has trouble and tries again`)
+  return [
+    createReconciler({
+      postgres,
+      ledger,
+      backend,
+      clock,
+      queues: registry.queues,
+      retention: { finishedMs: config.jobRetentionMs, failedMs: config.failedRetentionMs },
+      onError: onError('the reconciler'),
+      onRepaired: (repairs) => log.info({ ...repairs }, 'the reconciler has mended the queue'),
+    }),
+    createScheduler({
+      postgres,
+      ledger,
+      registry,
+      clock,
+      onError: onError('the scheduler'),
+      onFired: (fired) => log.info({ ...fired }, 'a schedule has fired'),
+    }),
+  ]
 }

@@ -5,11 +5,13 @@ import { fileURLToPath } from 'node:url'
 import { messageOf } from '../../core/errors.ts'
 import { type Config, childEnvironment } from '../../platform/config/config.ts'
 import { createLog, type Log } from '../../platform/log.ts'
+import { createPostgres } from '../../platform/postgres/postgres.ts'
 import { createFork } from '../../platform/processes/child.ts'
 import { createNodeHeartbeat } from '../../platform/processes/node-heartbeat.ts'
 import { createShutdownDebts } from '../../platform/processes/shutdown-debts.ts'
 import { createShutdownHooks, type ShutdownHook } from '../../platform/processes/shutdown-hooks.ts'
 import { exitProcess } from '../../platform/processes/signals.ts'
+import { createLedger } from '../../platform/queues/ledger-postgres.ts'
 import { readEvictionPolicy } from '../../platform/redis-eviction.ts'
 import { createDeadRunners } from '../../runtime/worker/dead-runner.ts'
 import { createWorkerMaster, type WorkerMaster } from '../../runtime/worker/master.ts'
@@ -24,9 +26,11 @@ export interface ComposedMaster {
   log: Log
 }
 
-/** Heartbeats, debts and hand-backs: few statements, none of them long. */
+/** For reconciler and schedules. */
 const connections = 4
-const queryTimeoutMs = 3_000
+const queryTimeoutMs = 30_000
+/** For heartbeats, debts and hand-backs: few short statements that must not wait behind others. */
+const pulse = { max: 3, maxWaitMs: 3_000, queryTimeoutMs: 3_000 }
 
 /**
  * The master of a worker, its stores reached and checked.
@@ -70,8 +74,16 @@ interface Parts {
 }
 
 function createMaster({ ground, intake, close, print, databaseUrl }: Parts): WorkerMaster {
-  const { config, clock, log, postgres, ledger, backend } = ground
+  const { config, clock, log, backend } = ground
   const id = randomUUID()
+  const postgres = createPostgres({
+    ...pulse,
+    url: databaseUrl,
+    applicationName: 'baton worker pulse',
+    onError: (error) => log.warn({ reason: messageOf(error) }, 'a connection has trouble'),
+  })
+  ground.releasers.add('pulse', () => postgres.close())
+  const ledger = createLedger({ postgres, clock })
   const debts = createShutdownDebts({
     postgres,
     node: id,

@@ -9,8 +9,9 @@ function setUp(releaseRunner: () => Promise<string[]>, handBack?: () => Promise<
   const deadRunners = createDeadRunners({
     ledger: {
       releaseRunner: async (runner) => {
+        const ids = await releaseRunner()
         calls.push(`rows of ${runner}`)
-        return releaseRunner()
+        return ids
       },
     },
     backend: {
@@ -26,7 +27,11 @@ function setUp(releaseRunner: () => Promise<string[]>, handBack?: () => Promise<
 }
 
 test('rows are released before the entries of every queue, and the entries once more a moment later', async () => {
-  const { calls, deadRunners } = setUp(async () => ['job'])
+  const { calls, deadRunners } = setUp(async () => {
+    // The commit takes a moment, as it does.
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    return ['job']
+  })
   await deadRunners.release('r', ['a', 'b'])
   const entries = ['entries of r in a', 'entries of r in b']
   expect(calls).toEqual(['rows of r', ...entries])
@@ -46,5 +51,5 @@ test('neither store can make it fail', async () => {
   const fail = () => Promise.reject(new Error('away'))
   const { calls, deadRunners } = setUp(fail, fail)
   await deadRunners.release('r', ['a', 'b'])
-  expect(calls).toHaveLength(3)
+  expect(calls).toHaveLength(2)
 })
