@@ -33,20 +33,23 @@ const notPublic: readonly [address: string, prefix: number, family: 'ipv4' | 'ip
   ['3fff::', 20, 'ipv6'],
 ]
 
-const refused = createBlockList()
+/** One for each family: a list with both would judge an IPv4 address by its form mapped into IPv6. */
+const refused = { ipv4: createBlockList('ipv4'), ipv6: createBlockList('ipv6') }
 
-function createBlockList(): BlockList {
+function createBlockList(of: 'ipv4' | 'ipv6'): BlockList {
   const list = new BlockList()
-  for (const [address, prefix, family] of notPublic) list.addSubnet(address, prefix, family)
+  for (const [address, prefix, family] of notPublic) {
+    if (family === of) list.addSubnet(address, prefix, family)
+  }
   return list
 }
 
 /** Whether an address belongs to the public internet. */
 export function isPublicAddress(address: string): boolean {
-  const family = isIP(address)
-  if (family === 0) return false
-  const plain = address.replace(/%.*$/, '')
-  return !refused.check(plain, family === 6 ? 'ipv6' : 'ipv4')
+  const version = isIP(address)
+  if (version === 0) return false
+  const family = version === 6 ? 'ipv6' : 'ipv4'
+  return !refused[family].check(address.replace(/%.*$/, ''), family)
 }
 
 /** @throws ADDRESS_REFUSED for an address that stands in a URL; names are judged once they are resolved */
