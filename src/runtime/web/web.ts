@@ -2,7 +2,6 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
-import { withLimit } from '../../core/lifecycle.ts'
 import type { Bodies } from '../../domain/bodies/bodies.ts'
 import type { AuditLog, Authenticator } from '../../platform/access.ts'
 import type { Log } from '../../platform/log.ts'
@@ -14,6 +13,7 @@ import type { Ledger } from '../../platform/queues/ledger.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
 import type { WakeBus } from '../../platform/wake-bus.ts'
 import { createEventStreams, type EventStreams } from './event-streams.ts'
+import { createFarewell } from './farewell.ts'
 import { createIdempotency } from './idempotency.ts'
 import { createJobFinder } from './job-finder.ts'
 import { createJobRequestReader } from './job-request.ts'
@@ -61,8 +61,9 @@ export interface Web {
   /** Resolves when it listens. */
   start(): Promise<{ url: string; port: number }>
   /**
-   * Readiness goes off first; what comes meanwhile on open connections is answered with `Connection: close`; event
-   * streams end with a hint when to come again; requests under way are finished. Never takes longer than `shutdownMs`.
+   * Readiness goes off first, and event streams end with a hint when to come again. What comes meanwhile is answered
+   * with `Connection: close`. When nobody opens connections any more (or a third of the time has passed) it stops
+   * listening, and requests under way are finished. Never takes longer than `shutdownMs`.
    *
    * @returns false when something had to be cut
    */
@@ -70,8 +71,8 @@ export interface Web {
   readonly server: FastifyInstance
 }
 
-/** How long a load balancer is given to notice that the process is not ready any more, at most, ms. */
-const noticeMs = 1_000
+/** Kept back from the time for a stop, for cutting what is left, ms. */
+const spareMs = 250
 /** Over which clients of event streams are asked to come again, ms. */
 const comeAgainMs = 4_000
 const pruneEveryMs = 600_000
@@ -91,6 +92,7 @@ export async function createWeb(options: WebOptions): Promise<Web> {
     isStopping: () => stopping.is,
   })
   await addRoutes(server, options, parts)
+  const farewell = createFarewell(server, options.clock)
 
   let pruning: NodeJS.Timeout | undefined
   const prune = (): void => {
@@ -105,9 +107,9 @@ export async function createWeb(options: WebOptions): Promise<Web> {
     clearInterval(pruning)
     watch.stop()
     streams.endAll(comeAgainMs)
-    await options.clock.sleep(Math.min(noticeMs, options.shutdownMs / 5))
-    const left = Math.max(100, deadline - options.clock.monotonicMs() - 250)
-    const clean = await closeWithin(server, left, log)
+    await farewell.waitUntilUnvisited(options.shutdownMs / 3)
+    const clean = await farewell.close(Math.max(100, deadline - options.clock.monotonicMs() - spareMs))
+    if (!clean) log.warn('Requests were still under way when the time for a stop was up, and were cut')
     overload.stop()
     return clean
   }
@@ -191,18 +193,4 @@ async function addRoutes(server: FastifyInstance, options: WebOptions, parts: Pa
   for (const plugin of options.plugins ?? []) await server.register(plugin)
   addDocuments(server)
   await server.ready()
-}
-
-/** Lets requests under way finish; cuts what is left when the time is up. */
-async function closeWithin(server: FastifyInstance, ms: number, log: Log): Promise<boolean> {
-  const closed = server.close()
-  try {
-    await withLimit(closed, ms)
-    return true
-  } catch {
-    log.warn({ ms }, 'Requests were still under way at the end of the time for a stop, and were cut')
-    server.server.closeAllConnections()
-    await closed
-    return false
-  }
 }

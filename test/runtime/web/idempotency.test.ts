@@ -34,7 +34,7 @@ describe('idempotency', () => {
     const mine = fresh()
     const before = made
     const answers = await Promise.all(
-      Array.from({ length: 50 }, (_each, index) => processes[index % 3]?.once(mine, work)),
+      Array.from({ length: 50 }, async (_each, index) => processes[index % 3]?.once(mine, work)),
     )
     expect(made).toBe(before + 1)
     expect(new Set(answers.map((answer) => answer?.text)).size).toBe(1)

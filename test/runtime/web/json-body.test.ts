@@ -29,13 +29,15 @@ describe('readJson', () => {
   })
 
   it.each(['', '{', '{"a":}', '[1,]', "{'a':1}", '{"a":1}{"b":2}', 'NaN', 'undefined', '{"a":01}'])(
-    'refuses %j without showing a piece of it',
-    (text) => {
-      const error = refusal(() => read(text))
-      expect(error.code).toBe('BODY_MALFORMED')
-      if (text.length > 1) expect(error.message).not.toContain(text)
-    },
+    'refuses %j',
+    (text) => expect(refusal(() => read(text)).code).toBe('BODY_MALFORMED'),
   )
+
+  it('shows no piece of what it refuses', () => {
+    for (const text of ['{"secret" 1}', '["secret",]', 'secret', '{"a":"secret']) {
+      expect(refusal(() => read(text)).message).not.toContain('secret')
+    }
+  })
 
   it('refuses what is not UTF-8', () => {
     expect(refusal(() => readJson(Buffer.from([0x22, 0xff, 0xfe, 0x22]))).message).toContain('UTF-8')
