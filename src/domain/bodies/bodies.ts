@@ -104,8 +104,10 @@ export interface BodiesOptions {
   maxBytes?: number
   /** Longest wait for one answer of a store, ms; 30 s unless said. */
   timeoutMs?: number
-  /** Bodies sent and received at once; 64 of each unless said. As many as 1,000 wait for up to 10 s. */
+  /** Bodies sent and received at once; 64 of each unless said. */
   maxTransfers?: number
+  /** How many more of each may wait, for up to 10 s; 1,000 unless said. */
+  maxWaiting?: number
   /** Where bodies are kept that have no id yet, when a store cannot. The system's folder for such unless said. */
   spoolFolder?: string
 }
@@ -117,7 +119,12 @@ export function createBodies(options: BodiesOptions): Bodies {
   const { postgres, clock, log, timeoutMs = 30_000 } = options
   const stores = options.stores.map((store) => createGuardedStore({ store, postgres, clock, timeoutMs }))
   const catalog = createCatalog(postgres)
-  const bounds = { clock, maxActive: options.maxTransfers ?? 64, maxWaiting: 1_000, maxWaitMs: 10_000 }
+  const bounds = {
+    clock,
+    maxActive: options.maxTransfers ?? 64,
+    maxWaiting: options.maxWaiting ?? 1_000,
+    maxWaitMs: 10_000,
+  }
   const receiving = createAdmission(bounds)
   const mend = (id: string) => repair({ stores, active: stores, catalog, copies, clock, timeoutMs, log }, id)
   const repairs = createRepairQueue({ repair: mend, catalog, log })

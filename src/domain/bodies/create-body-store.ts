@@ -4,19 +4,56 @@ import type { Clock } from '../../core/clock.ts'
 import type { BodyStore } from './body-store.ts'
 import { BODY_STORE_INVALID } from './errors.ts'
 import { createDirectoryStore } from './stores/directory.ts'
+import { createS3Store } from './stores/s3.ts'
+import { createWebdavStore } from './stores/webdav.ts'
 
 /** Where bodies lie in development, when no store is configured. */
 export const defaultBodyStores = ['file:.baton/bodies-a', 'file:.baton/bodies-b']
 
 /**
- * A store by its URL: `file:/a/folder`, or `file:folder` under the working directory.
+ * A store by its URL:
+ *
+ * - `file:/a/folder`, or `file:folder` under the working directory
+ * - `webdav+http://user:password@host/folder`, `webdav+https://…`
+ * - `s3://KEY:SECRET@host/bucket/prefix?region=eu-central-1`; `&tls=off` for plain HTTP
  *
  * @throws BODY_STORE_INVALID
  */
 export function createBodyStore(url: string, clock: Clock): BodyStore {
   const scheme = /^([a-z0-9+]+):/i.exec(url)?.[1]?.toLowerCase()
   if (scheme === 'file') return createDirectoryStore({ root: directoryOf(url), clock })
-  throw BODY_STORE_INVALID({ url: redacted(url), reason: 'it must begin with file:' })
+  if (scheme === 's3') return s3Of(url, clock)
+  if (scheme === 'webdav+http' || scheme === 'webdav+https') {
+    return createWebdavStore({ url: parse(url.slice('webdav+'.length), url), clock })
+  }
+  const reason = 'it must begin with file:, webdav+http://, webdav+https:// or s3://'
+  throw BODY_STORE_INVALID({ url: redacted(url), reason })
+}
+
+function s3Of(url: string, clock: Clock): BodyStore {
+  const { host, username, password, pathname, searchParams } = parse(url.replace(/^s3:/i, 'https:'), url)
+  const [bucket = '', ...prefix] = pathname.split('/').filter((part) => part !== '')
+  if (bucket === '') throw BODY_STORE_INVALID({ url: redacted(url), reason: 'it names no bucket' })
+  if (username === '' || password === '') {
+    throw BODY_STORE_INVALID({ url: redacted(url), reason: 'it has no KEY:SECRET@ before the host' })
+  }
+  const scheme = searchParams.get('tls') === 'off' ? 'http' : 'https'
+  return createS3Store({
+    endpoint: new URL(`${scheme}://${host}`),
+    bucket,
+    prefix: prefix.join('/'),
+    clock,
+    credentials: {
+      accessKeyId: decodeURIComponent(username),
+      secretAccessKey: decodeURIComponent(password),
+      region: searchParams.get('region') ?? 'us-east-1',
+    },
+  })
+}
+
+function parse(text: string, url: string): URL {
+  if (URL.canParse(text)) return new URL(text)
+  throw BODY_STORE_INVALID({ url: redacted(url), reason: 'it is no URL' })
 }
 
 /** @throws BODY_STORE_INVALID, also for two names of one place: two copies there would be one */
@@ -34,4 +71,4 @@ function directoryOf(url: string): string {
 }
 
 /** Without the user and password that a URL may hold. */
-const redacted = (url: string): string => url.replace(/\/\/[^/@]*@/, '//')
+const redacted = (url: string): string => url.replace(/\/\/[^@]*@/, '//')

@@ -95,8 +95,10 @@ export async function* verifiedBytes(
   const lastChunk = end > start ? Math.ceil(end / chunkBytes) : chunkCount(body.size)
   let index = Math.floor(start / chunkBytes)
   if (body.size === 0) index = 0
-  for (const store of candidates(options.stores, body)) {
+  const left = candidates(options.stores, body)
+  for (let store = left.shift(); store; store = left.shift()) {
     const deadline = createDeadline(store.name, options.timeoutMs, options.clock)
+    const begunAt = index
     let reader: Awaited<ReturnType<typeof openCopy>> | undefined
     try {
       reader = await openCopy(store, body, { index, end: lastChunk }, deadline)
@@ -110,6 +112,8 @@ export async function* verifiedBytes(
     } catch (error) {
       failures.push(error)
       if (isSuspect(error, store, body)) options.onSuspect(body.id, error)
+      // It was good so far: a connection that a slow reader let go cold is no reason to give up its store.
+      else if (index > begunAt) left.push(store)
     } finally {
       reader?.close()
     }

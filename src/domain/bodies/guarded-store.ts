@@ -60,23 +60,26 @@ export function createGuardedStore({ store, postgres, clock, timeoutMs }: Guarde
   }
 }
 
-/** The first process to see a store writes down its identity; from then on another place under its name is refused. */
+/**
+ * The first process to see a store writes down its identity; from then on another place under its name is refused.
+ * One process at a time, since two that both find a place empty would each give it a word of their own.
+ */
 async function recognize(store: BodyStore, postgres: Postgres): Promise<void> {
-  const identity = await store.identity()
-  await postgres.query(
-    `INSERT INTO body_stores (name, identity) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`,
-    [store.name, identity],
-  )
-  const { rows } = await postgres.query<{ identity: string }>(
-    'SELECT identity FROM body_stores WHERE name = $1',
-    [store.name],
-  )
-  if (rows[0]?.identity !== identity) {
-    throw BODY_UNAVAILABLE({
-      store: store.name,
-      reason: 'it is not the place that it was; is the disk mounted? If it is new: baton bodies adopt',
-    })
-  }
+  const expected = await postgres.transaction(async (client) => {
+    await client.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [`body store ${store.name}`])
+    const identity = await store.identity()
+    const { rows } = await client.query<{ same: boolean }>(
+      `INSERT INTO body_stores AS known (name, identity) VALUES ($1, $2)
+       ON CONFLICT (name) DO UPDATE SET name = known.name RETURNING known.identity = $2 AS same`,
+      [store.name, identity],
+    )
+    return rows[0]?.same
+  })
+  if (expected) return
+  throw BODY_UNAVAILABLE({
+    store: store.name,
+    reason: 'it is not the place that it was; is the disk mounted? If it is new: baton bodies adopt',
+  })
 }
 
 function guardStaged(staged: StagedBody, { within, sealing }: Deadline & { sealing: Deadline }): StagedBody {
