@@ -350,7 +350,7 @@ export function exerciseQueueBackend(name: string, create: () => Promise<QueueBa
       }
       await backend.consume(options).close(500)
       const consumer = await consume(() => finished)
-      await Promise.all([consumer.close(2_000), consumer.close(2_000)])
+      await expect(Promise.all([consumer.close(2_000), consumer.close(2_000)])).resolves.toBeDefined()
     })
   })
 }

@@ -139,7 +139,9 @@ async function fire(
   const next = nextFire(job.schedule.cron, zoneOf(job), row.now)
   const accepted = await postgres.transaction(async (client) => {
     const { rowCount } = await client.query(
-      'UPDATE schedules SET next_at = $3, last_at = now() WHERE name = $1 AND next_at = $2',
+      // A Date has milliseconds: compared with more, a time that somebody set by hand would never come.
+      `UPDATE schedules SET next_at = $3, last_at = now()
+       WHERE name = $1 AND date_trunc('milliseconds', next_at) = $2`,
       [row.name, row.next_at, next],
     )
     if (rowCount === 0) return []

@@ -390,12 +390,12 @@ describe('a cancel', () => {
 
   it('is not forgotten when the run goes back or dies instead', async () => {
     const ids = await Promise.all([add(), add(), add()])
+    const [retried, interrupted, crashed] = ids
     const run = runOf('dead')
     for (const id of ids) {
       await ledger.start(id, { ...run, token: id })
       await ledger.cancel(id)
     }
-    const [retried = '', interrupted = '', crashed = ''] = ids
     await ledger.finish(retried, retried, { kind: 'retry', error, delayMs: 10 })
     await ledger.finish(interrupted, interrupted, { kind: 'interrupted' })
     expect(await ledger.releaseRunner('dead')).toEqual([crashed])
@@ -488,8 +488,11 @@ describe('a look at the ledger', () => {
     ]
     for (const [filter, count] of counts) {
       const ids = await walk({ ...filter, limit: 3 })
-      expect(new Set(ids).size, JSON.stringify(filter)).toBe(count)
-      expect(ids).toHaveLength(count)
+      expect({ filter, found: ids.length, distinct: new Set(ids).size }).toEqual({
+        filter,
+        found: count,
+        distinct: count,
+      })
     }
     expect((await walk({ limit: 4 })).toSorted().toReversed()).toEqual(await walk({ limit: 30 }))
     expect((await ledger.summary()).states).toEqual({

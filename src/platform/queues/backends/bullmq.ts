@@ -14,7 +14,7 @@ export interface BullmqBackend extends QueueBackend {
 }
 
 /** Longest wait for an answer of the engine on the path of a request, ms. */
-const limitMs = 5_000
+const limitMs = 3_000
 /** Entries in one command. The engine does nothing else meanwhile, so a bulk is cut. */
 const maxBulk = 500
 
