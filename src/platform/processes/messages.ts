@@ -14,6 +14,8 @@ export type Command =
 /** What a child tells the master. */
 export type Report =
   | { type: 'ready'; queues: string[] }
+  /** After `start`: it fetches. */
+  | { type: 'started' }
   | { type: 'beat'; active: ActiveJob[]; rssBytes: number }
   /** It cannot start; it ends right after. */
   | { type: 'failed'; code: string; message: string }

@@ -8,6 +8,8 @@ export type ChildState =
   | 'booting'
   /** Ready, and waits for its runner to be recorded. */
   | 'ready'
+  /** Was told to take jobs, and connects to the queues. */
+  | 'starting'
   | 'up'
   | 'quiet'
   /** Quiet, and ends when nothing is left: the old child of a roll. */
@@ -25,12 +27,12 @@ export interface SupervisedChild extends ChildIdentity {
   /** As its last beat had it. */
   readonly active: ActiveJob[]
   readonly rssBytes: number
-  /** True once it takes jobs; false when it ended before. */
+  /** True once it takes jobs, or is quiet as it was told; false when it ended before. */
   readonly up: Promise<boolean>
   readonly exited: Promise<ChildExit>
   /** Whether it was killed because it was not ready in time. */
   readonly bootTimedOut: boolean
-  /** Since it was up, ms; undefined when it never was. */
+  /** Since it was told to take jobs, ms; undefined when it never was. */
   upForMs(): number | undefined
   command(command: Command): void
   kill(): void
@@ -49,7 +51,7 @@ export interface SupervisedChildOptions {
 }
 
 const stateAfter = {
-  start: 'up',
+  start: 'starting',
   quiet: 'quiet',
   retire: 'retiring',
   drain: 'draining',
@@ -92,11 +94,12 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
     if ((child.state as ChildState) !== 'ready') return
     child.command({ type: mayStart ? 'start' : 'quiet' })
     upAt = clock.monotonicMs()
-    settleUp(true)
+    if (!mayStart) settleUp(true)
   }
   forked.onReport((report) => {
     missed = 0
     note(child, report, options.log)
+    if (report.type === 'started') settleUp(true)
     if (report.type === 'ready' && child.state === 'booting') {
       onReady().catch((error: unknown) =>
         options.log.error({ slot: child.slot, reason: messageOf(error) }, 'child cannot be started'),
@@ -125,6 +128,9 @@ function note(child: Mutable<SupervisedChild>, report: Report, log: Log): void {
   switch (report.type) {
     case 'ready':
       child.queues = report.queues
+      break
+    case 'started':
+      if (child.state === 'starting') child.state = 'up'
       break
     case 'beat':
       child.active = report.active

@@ -73,7 +73,7 @@ interface Crew {
   roll: Roll
   /** Hand-backs of the dead that are under way. */
   burials: Set<Promise<void>>
-  everUp: boolean
+  everReady: boolean
   isQuiet: boolean
   stopping: boolean
   unclean: number
@@ -94,7 +94,9 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     },
     quiet: () => {
       crew.isQuiet = true
-      for (const child of children) if (child.state === 'up') child.command({ type: 'quiet' })
+      for (const child of children) {
+        if (child.state === 'up' || child.state === 'starting') child.command({ type: 'quiet' })
+      }
     },
     roll: () => crew.roll.request(),
     drain: () => drain(crew),
@@ -135,7 +137,7 @@ function createCrew(options: SupervisorOptions): Crew {
       log,
     }),
     burials: new Set(),
-    everUp: false,
+    everReady: false,
     isQuiet: false,
     stopping: false,
     unclean: 0,
@@ -162,6 +164,7 @@ function launch(crew: Crew, slotNumber: number): SupervisedChild {
     identity: { runner: randomUUID(), slot: slotNumber },
     bootTimeoutMs: options.bootTimeoutMs,
     admit: async (ready) => {
+      crew.everReady = true
       await options.record(ready)
       return !crew.isQuiet
     },
@@ -177,7 +180,6 @@ function launch(crew: Crew, slotNumber: number): SupervisedChild {
 }
 
 function noteUp(crew: Crew, child: SupervisedChild): void {
-  crew.everUp = true
   const { slot, runner, pid, state } = child
   crew.options.log.info({ slot, runner, pid, state }, 'child is up')
   crew.options.onUp(child)
@@ -213,7 +215,7 @@ function bury(crew: Crew, child: SupervisedChild, exit: ChildExit): void {
 function refill(crew: Crew, slot: Slot, dead: SupervisedChild): void {
   if (crew.stopping) return
   const delayMs = slot.noteDeath(dead)
-  if (!crew.everUp && (dead.bootTimedOut || slot.failedBoots >= hopelessBoots)) {
+  if (!crew.everReady && (dead.bootTimedOut || slot.failedBoots >= hopelessBoots)) {
     const reason = dead.bootTimedOut
       ? `not within ${crew.options.bootTimeoutMs} ms`
       : `one ended ${slot.failedBoots} times before`
@@ -244,11 +246,16 @@ const waitingSlots = (slots: Slot[]): WaitingSlot[] =>
     return inMs === undefined ? [] : [{ slot: number, failures, forkInMs: inMs }]
   })
 
+/** Whether it ended because it was told to, holding nothing. A handler that calls `process.exit(0)` is a death. */
+export function hasLeft(child: SupervisedChild, exit: ChildExit): boolean {
+  const wasAsked = child.state === 'retiring' || child.state === 'draining' || child.state === 'interrupted'
+  return wasAsked && exit.code === 0
+}
+
 function logExit(log: Log, child: SupervisedChild, exit: ChildExit): void {
   const { slot, runner, pid } = child
   const fields = { slot, runner, pid, code: exit.code, signal: exit.signal }
-  const wasAsked = child.state === 'retiring' || child.state === 'draining' || child.state === 'interrupted'
-  if (wasAsked && exit.code === 0) {
+  if (hasLeft(child, exit)) {
     log.info(fields, 'child has ended')
     return
   }

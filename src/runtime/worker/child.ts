@@ -45,18 +45,28 @@ export function runWorkerChild(options: WorkerChildOptions): void {
     send({ type: 'beat', active: workload.active(), rssBytes: process.memoryUsage.rss() })
   const leaving = createLeaving(options)
 
+  let isQuiet = false
+  const start = async (): Promise<void> => {
+    await workload.start()
+    // What was said during the start counts: a consumer that had not begun could not be quieted.
+    if (isQuiet) workload.quiet()
+    send({ type: 'started' })
+  }
+
   const obey = (command: Command): void => {
     switch (command.type) {
       case 'start':
-        workload.start().catch((error: unknown) => {
+        start().catch((error: unknown) => {
           log.error({ reason: messageOf(error) }, 'the child cannot take jobs')
           options.exit(1)
         })
         break
       case 'quiet':
+        isQuiet = true
         workload.quiet()
         break
       case 'retire':
+        isQuiet = true
         leaving.retire()
         break
       case 'drain':

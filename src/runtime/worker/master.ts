@@ -7,6 +7,7 @@ import type { ExitProcess } from '../../platform/processes/signals.ts'
 import type { SupervisedChild } from '../../platform/processes/supervised-child.ts'
 import {
   createSupervisor,
+  hasLeft,
   type Supervisor,
   type SupervisorOptions,
 } from '../../platform/processes/supervisor.ts'
@@ -59,8 +60,7 @@ export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
     },
     onDeath: async (child, exit) => {
       void heartbeat.record()
-      // One that ended with 0 says that it holds nothing.
-      if (exit.code !== 0) await options.deadRunners.release(child.runner, child.queues)
+      if (!hasLeft(child, exit)) await options.deadRunners.release(child.runner, child.queues)
     },
     onHopeless: (error) => {
       if (ended) return
