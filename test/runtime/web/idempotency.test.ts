@@ -41,6 +41,22 @@ describe('idempotency', () => {
     expect(answers.filter((answer) => answer?.replayed === false)).toHaveLength(1)
   })
 
+  it('lets those who wait for the first hold no connection', async () => {
+    const { once } = createIdempotency({ postgres })
+    const mine = fresh()
+    const gate = Promise.withResolvers<void>()
+    const slow = once(mine, async () => {
+      await gate.promise
+      return work()
+    })
+    const others = Array.from({ length: 20 }, () => once(mine, work))
+    // The pool has five: twenty waiters in it would leave none for this.
+    await postgres.query('SELECT 1')
+    expect(postgres.load()).toMatchObject({ waiting: 0 })
+    gate.resolve()
+    await Promise.all([slow, ...others])
+  })
+
   it('refuses the key for another body or route, but not for another client', async () => {
     const { once } = createIdempotency({ postgres })
     const mine = fresh()

@@ -50,6 +50,18 @@ describe('a stop', () => {
     await api.close()
   })
 
+  it('answers what comes on an open connection after it has stopped to listen', async () => {
+    const api = await startHarness()
+    const idle = await open(api)
+    const stopped = api.web.stop()
+    await expect.poll(() => api.web.server.server.listening, { timeout: 5_000, interval: 5 }).toBe(false)
+    idle.socket.write(head(good.length) + good)
+    await idle.closed
+    expect(idle.text()).toMatch(/^HTTP\/1.1 202/)
+    expect(await stopped).toBe(true)
+    await api.close()
+  })
+
   it('cuts no request of a load behind a balancer that looks whether it is ready', async () => {
     const api = await startHarness()
     const acknowledged: string[] = []
