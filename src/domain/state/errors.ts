@@ -89,3 +89,9 @@ export const MIGRATION_FAILED = defineError(
   'The migration {id} stopped in its phase {phase}: {reason} Mend it, then resume.',
   { status: 500, retry: 'never', report: true },
 )
+
+export const MIGRATION_LEAD_LOST = defineError(
+  'MIGRATION_LEAD_LOST',
+  'Another engine leads the migration {id} by now. This one goes on as a helper.',
+  { status: 503, retry: 'backoff', report: false },
+)

@@ -140,6 +140,13 @@ export interface MovableStore extends StateStore {
   applyLinks(change: { add: Link[]; remove: Link[] }): Promise<void>
   /** The bytes of a stray, for its digest; undefined when it has none or cannot be read. */
   readStray(stray: Stray): AsyncIterable<Buffer> | undefined
+  /** A token that differs after any write, cheap to ask for: whether phones are still at work. */
+  activity(): Promise<string>
+  /**
+   * Of a hundred parts of the devices, lets so many in although the gate is closed. Absent where the gate is Z-Push's,
+   * which knows no devices.
+   */
+  admit?(parts: number): Promise<void>
   /** Undoes `prepare` of a store that holds nothing any more. */
   dismantle(): Promise<void>
 }

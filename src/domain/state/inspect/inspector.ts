@@ -72,7 +72,8 @@ export function createDeviceInspector(device: string, rules: InspectionRules): D
 /** Classes that Z-Push itself keeps in a type; the other types hold what a backend likes. */
 const classOf: Partial<Record<StateKey['type'], string>> = { devicedata: 'StateObject', fd: 'SyncParameters' }
 
-const kindName = (key: StateKey): string => (key.type === 'devicedata' || key.type === 'fd' ? key.type : 'state')
+const kindName = (key: StateKey): string =>
+  key.type === 'devicedata' || key.type === 'fd' ? key.type : 'state'
 
 /** What Z-Push could not read either, so that moving it would only carry the harm along. */
 function faultOf({ key, bytes }: State): string | undefined {
@@ -81,7 +82,8 @@ function faultOf({ key, bytes }: State): string | undefined {
   if (scan.kind === 'truncated') return `truncated-${kindName(key)}`
   if (scan.kind === 'nul') return 'filled-with-nul'
   const expected = classOf[key.type]
-  const foreign = scan.kind === 'whole' && expected && scan.className !== undefined && scan.className !== expected
+  const foreign =
+    scan.kind === 'whole' && expected && scan.className !== undefined && scan.className !== expected
   return foreign ? 'unknown-class' : undefined
 }
 
@@ -150,6 +152,7 @@ function* gaps(seen: Seen): Iterable<Remark> {
   for (const [uuid, all] of counters) {
     if (hierarchies.has(uuid)) continue
     const [lowest, highest] = [Math.min(...all), Math.max(...all)]
-    if (all.length > 2 || highest - lowest > 1) yield { code: 'counter-gap', key: { type: '', uuid, counter: highest } }
+    if (all.length > 2 || highest - lowest > 1)
+      yield { code: 'counter-gap', key: { type: '', uuid, counter: highest } }
   }
 }

@@ -1,4 +1,4 @@
-import { at, isObject, keyBytes, keyName, type PhpValue, isArray } from '../php/value.ts'
+import { at, isArray, isObject, keyBytes, keyName, type PhpValue } from '../php/value.ts'
 
 /** A folder, or the hierarchy, of a user on a device. */
 export interface SyncedFolder {
@@ -18,7 +18,8 @@ export interface PhoneUser {
 const dataOf = (value: PhpValue | undefined): PhpValue | undefined =>
   isObject(value) ? at(value.content, 1) : undefined
 
-const textOf = (value: PhpValue | undefined): string => (Buffer.isBuffer(value) ? value.toString('latin1') : '')
+const textOf = (value: PhpValue | undefined): string =>
+  Buffer.isBuffer(value) ? value.toString('latin1') : ''
 
 /**
  * Who uses the device, and what each of them syncs, out of its devicedata: a StateObject whose `devices` are ASDevices

@@ -69,6 +69,7 @@ export function createFileStore({ root, clock }: FileStoreOptions): MovableStore
     digests: (device, fresh) => digestFiles(directory, device, fresh),
     readStray: (stray) =>
       stray.size > 0 ? createReadStream(pathOf(root, stray.name.toString('latin1'))) : undefined,
+    activity: async () => directory.activity(),
     dismantle: () => dismantle(root),
   }
 }

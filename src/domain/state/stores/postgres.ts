@@ -5,7 +5,7 @@ import { STATE_CHANGED } from '../errors.ts'
 import { keyPath, type StateKey } from '../state-key.ts'
 import { type Link, type MovableStore, openVersion, type State, type StateStore } from '../store.ts'
 import { encodeRows, type Field } from './copy-rows.ts'
-import { check, readVersion, writeVersion } from './postgres/checks.ts'
+import { check, readActivity, readVersion, writeVersion } from './postgres/checks.ts'
 import { digestRows, listRows, snapshotRows } from './postgres/moves.ts'
 import { bucketSql, surveyRows } from './sql-survey.ts'
 
@@ -48,6 +48,8 @@ export function createPostgresStore(options: PostgresStoreOptions): MovableStore
       }),
     digests: (device) => digestRows(database, device),
     readStray: () => undefined,
+    activity: () => readActivity(database),
+    admit: async (parts) => void (await database.query('UPDATE state_gate SET admitted = $1', [parts])),
     dismantle: () => writeVersion(database, openVersion),
   }
 }

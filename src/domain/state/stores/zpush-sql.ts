@@ -6,7 +6,7 @@ import type { Link, MovableStore, State, StateEntry, StateStore } from '../store
 import { encodeRows, type Field } from './copy-rows.ts'
 import { checkSource, checkTarget, readVersion, refuses, utcNow, writeVersion } from './zpush-sql/checks.ts'
 import { digestRows, lockDevice, readRows, removeRows, snapshotRows } from './zpush-sql/moves.ts'
-import { surveyTables } from './zpush-sql/survey.ts'
+import { readActivity, surveyTables } from './zpush-sql/survey.ts'
 import { createTables, dropTables } from './zpush-sql/tables.ts'
 
 export interface ZPushSqlStoreOptions {
@@ -58,6 +58,7 @@ export function createZPushSqlStore(options: ZPushSqlStoreOptions): MovableStore
       }),
     digests: (device) => digestRows(database, device),
     readStray: () => undefined,
+    activity: () => readActivity(database),
     dismantle: () => dropTables(database),
   }
 }

@@ -39,6 +39,8 @@ export interface StateDirectory {
   leafPath(bucket: string): string
   /** Leaf folders, and what lies about outside of them. */
   buckets(): { buckets: string[]; strays: Stray[] }
+  /** Differs after anything was made, renamed or removed in a leaf folder. */
+  activity(): string
   /** What the mark of the leaf would be now; cheap. */
   mark(bucket: string): string | undefined
   /** @param maxAgeMs a listing that old will do */
@@ -82,6 +84,7 @@ export function createStateDirectory(root: string, clock: Clock): StateDirectory
     leafPath,
     mark,
     leaf,
+    activity: () => attempt(root, () => activityOf(root)),
     buckets: () => attempt(root, () => findBuckets(root)),
     stat: (bucket, device, names) => statDevice(root, bucket, device, names),
   }
@@ -114,6 +117,15 @@ function findBuckets(root: string): { buckets: string[]; strays: Stray[] } {
     }
   }
   return { buckets, strays }
+}
+
+function activityOf(root: string): string {
+  const hash = createHash('md5')
+  for (const place of [...findBuckets(root).buckets, 'users']) {
+    const stats = statSync(path.join(root, place), { bigint: true, throwIfNoEntry: false })
+    hash.update(`${place} ${stats?.ino ?? ''} ${stats?.mtimeNs ?? ''}\n`)
+  }
+  return hash.digest('hex')
 }
 
 function strayOutside(name: string, root: string): Stray {

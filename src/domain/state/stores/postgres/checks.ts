@@ -56,3 +56,12 @@ export async function check(
   )
   if (full.rows[0]?.full) throw STATE_TARGET_FOREIGN({ place, reason: 'it holds states already' })
 }
+
+/** Versions only grow, so no two writes can cancel out in their sum. */
+export async function readActivity(database: Queryable): Promise<string> {
+  const { rows } = await database.query<{ activity: string }>(
+    `SELECT (SELECT coalesce(sum(version), 0) FROM state_devices)
+         || ' ' || (SELECT count(*) || ' ' || coalesce(sum(id), 0) FROM state_links) AS activity`,
+  )
+  return rows[0]?.activity ?? ''
+}
