@@ -40,16 +40,6 @@ describe.each(engines)('on %s', (engine) => {
     await site.jobIs(id, 'active', 2_000)
   })
 
-  test('a job that does not obey its signal goes back all the same', async () => {
-    const site = await openSite({ engine })
-    const worker = await site.startWorker({ SHUTDOWN_MS: String(shutdownMs) })
-    const id = await site.enqueue('stubborn', { ms: 600_000 })
-    await site.jobIs(id, 'active')
-    const { tookMs } = await stop(worker)
-    expect(tookMs).toBeLessThan(shutdownMs)
-    expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
-  })
-
   test('a job that blocks its event loop is killed, handed back by the master, and the exit code is 75', async () => {
     const site = await openSite({ engine })
     const worker = await site.startWorker({ SHUTDOWN_MS: String(shutdownMs) })
@@ -60,31 +50,42 @@ describe.each(engines)('on %s', (engine) => {
     expect(code).toBe(75)
     expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
   })
+})
 
-  test('an iteration stops at its next item and goes on from there', async () => {
-    const site = await openSite({ engine })
-    const worker = await site.startWorker({ SHUTDOWN_MS: '20000' })
-    const id = await site.enqueue('steps', { count: 30, ms: 100 })
-    await site.jobIs(id, 'active')
-    const { code, tookMs } = await stop(worker)
-    expect(code).toBe(0)
-    expect(tookMs).toBeLessThan(2_500)
-    expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
-    await site.startWorker()
-    const { result } = await site.jobIs(id, 'completed')
-    expect((result as { first: number }).first).toBeGreaterThan(1)
-    expect((result as { last: number }).last).toBe(30)
-  })
+// What the engine has no part in is tried on one.
+test('a job that does not obey its signal goes back all the same', async () => {
+  const site = await openSite({ engine: 'redis' })
+  const worker = await site.startWorker({ SHUTDOWN_MS: String(shutdownMs) })
+  const id = await site.enqueue('stubborn', { ms: 600_000 })
+  await site.jobIs(id, 'active')
+  const { tookMs } = await stop(worker)
+  expect(tookMs).toBeLessThan(shutdownMs)
+  expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
+})
 
-  test('the signal may come to every process of the group, several times', async () => {
-    const site = await openSite({ engine })
-    const worker = await site.startWorker({ SHUTDOWN_MS: '20000' })
-    const id = await site.enqueue('sleep', { ms: 2_000 })
-    await site.jobIs(id, 'active')
-    for (const signal of ['SIGTERM', 'SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGTERM'] as const)
-      worker.signalGroup(signal)
-    const { code } = await worker.exit
-    expect(code).toBe(0)
-    expect(await site.job(id)).toMatchObject({ state: 'completed', interruptions: 0 })
-  })
+test('an iteration stops at its next item and goes on from there', async () => {
+  const site = await openSite({ engine: 'redis' })
+  const worker = await site.startWorker({ SHUTDOWN_MS: '20000' })
+  const id = await site.enqueue('steps', { count: 30, ms: 100 })
+  await site.jobIs(id, 'active')
+  const { code, tookMs } = await stop(worker)
+  expect(code).toBe(0)
+  expect(tookMs).toBeLessThan(2_500)
+  expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
+  await site.startWorker()
+  const { result } = await site.jobIs(id, 'completed')
+  expect((result as { first: number }).first).toBeGreaterThan(1)
+  expect((result as { last: number }).last).toBe(30)
+})
+
+test('the signal may come to every process of the group, several times', async () => {
+  const site = await openSite({ engine: 'redis' })
+  const worker = await site.startWorker({ SHUTDOWN_MS: '20000' })
+  const id = await site.enqueue('sleep', { ms: 2_000 })
+  await site.jobIs(id, 'active')
+  for (const signal of ['SIGTERM', 'SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGTERM'] as const)
+    worker.signalGroup(signal)
+  const { code } = await worker.exit
+  expect(code).toBe(0)
+  expect(await site.job(id)).toMatchObject({ state: 'completed', interruptions: 0 })
 })
