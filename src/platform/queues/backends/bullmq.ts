@@ -5,7 +5,7 @@ import type { Entry, QueueBackend } from '../backend.ts'
 import { QUEUE_UNAVAILABLE } from '../errors.ts'
 import { createConsumer } from './consumer.ts'
 import type { Engine } from './engine.ts'
-import { asView, jobJson } from './entries.ts'
+import { asView, isPlain, jobJson, plainOptions } from './entries.ts'
 
 /** A queue backend that also shows BullMQ's own objects, for its dashboards. */
 export interface BullmqBackend extends QueueBackend {
@@ -27,19 +27,12 @@ export function createBullmqBackend(engine: Engine, clock: Clock): BullmqBackend
       throw unavailable(error)
     }
   }
-  const addBulk = async (queue: string, entries: Entry[]): Promise<void> => {
-    const now = clock.now()
-    const bullmq = await engine.queue(queue)
-    await bullmq.addJobs(
-      entries.map((entry) => ({ job: jobJson(entry, now), jobId: entry.id, parentKeyOpts: {} })),
-    )
-  }
-
   return {
     engine: engine.kind,
     add: async (queue, entries) => {
       for (let from = 0; from < entries.length; from += maxBulk) {
-        await inTime(() => addBulk(queue, entries.slice(from, from + maxBulk)))
+        const bulk = entries.slice(from, from + maxBulk)
+        await inTime(() => addBulk(engine, { queue, entries: bulk, epochMs: clock.now() }))
       }
     },
     consume: (options) => createConsumer(engine, clock, options),
@@ -71,6 +64,30 @@ export function createBullmqBackend(engine: Engine, clock: Clock): BullmqBackend
     inspect: (queue) => engine.view(queue),
     close: () => engine.close(),
   }
+}
+
+interface Bulk {
+  queue: string
+  entries: Entry[]
+  epochMs: number
+}
+
+async function addBulk(engine: Engine, { queue, entries, epochMs }: Bulk): Promise<void> {
+  const plain = entries.filter(isPlain)
+  if (plain.length > 0) {
+    await engine.addPlain(queue, {
+      ids: plain.map((entry) => entry.id),
+      names: plain.map((entry) => entry.name),
+      options: plainOptions,
+      epochMs: Math.round(epochMs),
+    })
+  }
+  if (plain.length === entries.length) return
+  const others = entries.filter((entry) => !isPlain(entry))
+  const bullmq = await engine.queue(queue)
+  await bullmq.addJobs(
+    others.map((entry) => ({ job: jobJson(entry, epochMs), jobId: entry.id, parentKeyOpts: {} })),
+  )
 }
 
 async function handBack(engine: Engine, queue: string, runner: string): Promise<string[]> {

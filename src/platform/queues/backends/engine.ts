@@ -5,6 +5,11 @@ export interface Engine {
   readonly kind: 'redis' | 'postgres'
   /** BullMQ's operations on a queue, over connections that fail at once while the engine is away. */
   queue(name: string): Promise<IQueueBackend>
+  /**
+   * Adds entries that have neither payload, delay nor priority, all in one command. BullMQ's own bulk costs the
+   * client and the engine several times as much: docs/decisions/0004-direct-add.md.
+   */
+  addPlain(queue: string, entries: PlainEntries): Promise<void>
   /** The same as BullMQ's own object, for looking in. */
   view(name: string): Promise<Queue>
   /** Connections of a consumer's own, which sit through an outage. Rejects while the engine cannot be reached. */
@@ -16,6 +21,14 @@ export interface Engine {
   mark(queue: string): Promise<string>
   ping(): Promise<void>
   close(): Promise<void>
+}
+
+export interface PlainEntries {
+  ids: string[]
+  names: string[]
+  /** BullMQ's options of each, as JSON. */
+  options: string
+  epochMs: number
 }
 
 /** What BullMQ's backends read of a worker's options. */

@@ -20,6 +20,12 @@ const keptFailed = { age: 7 * 24 * 3_600, count: 1_000 }
 /** A row decides over a durable job, so its entry vanishes once it was delivered and carries nothing. */
 const durableOptions: JobsOptions = { removeOnComplete: true, removeOnFail: true, attempts: 1 }
 
+/** The same as text, for entries that are added without BullMQ's help. */
+export const plainOptions = JSON.stringify(durableOptions)
+
+export const isPlain = (entry: Entry): boolean =>
+  entry.volatile === undefined && entry.delayMs < 1 && entry.priority === 0
+
 /** BullMQ's form of an entry, made without its Job class: that costs more than the entry itself. */
 export function jobJson(entry: Entry, epochMs: number): JobJson {
   const options = entry.volatile ? volatileOptions(entry.volatile) : { ...durableOptions }

@@ -21,6 +21,17 @@ export function createPostgresBackend(options: PostgresBackendOptions): BullmqBa
 const heldBy = `SELECT id, lock_token AS token FROM job
   WHERE queue = $1 AND state = 'active' AND processed_by = $2`
 
+/**
+ * What BullMQ's add_jobs_bulk does for entries without parent, delay and priority, less its temporary tables, which
+ * swell the catalogue with each call, and the events that nobody reads.
+ */
+const addPlain = `WITH added AS (
+    INSERT INTO job (queue, id, seq, name, state, opts, added_at_ms)
+    SELECT $1, id, nextval('job_seq'), name, 'waiting', $4::jsonb, $5
+    FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS r (id, name, nth) ORDER BY nth
+    ON CONFLICT (queue, id) DO NOTHING RETURNING 1)
+  SELECT pg_notify('bullmq_jobs', $1) FROM (SELECT FROM added LIMIT 1) AS some_added`
+
 function createPostgresEngine(options: PostgresBackendOptions): Engine {
   const pool = createQueuePool({
     url: options.url,
@@ -42,6 +53,11 @@ function createPostgresEngine(options: PostgresBackendOptions): Engine {
     kind: 'postgres',
     prefix: () => 'baton',
     queue: async (name) => (await ready()).forQueue(name),
+    addPlain: async (queue, { ids, names, options: jobOptions, epochMs }) => {
+      // Not before BullMQ has found its schema to be what it knows.
+      await ready()
+      await pool.query(addPlain, [queue, ids, names, jobOptions, epochMs])
+    },
     view: async (name) => {
       const backend = await ready()
       const view = views.get(name) ?? viewOf(name, backend)

@@ -1,9 +1,9 @@
-import { randomUUID } from 'node:crypto'
 import { Queue, QueueKeys, RedisConnection, RedisQueueBackend } from 'bullmq'
 import type { Clock } from '../../../core/clock.ts'
 import { createRedis, type RedisClient } from '../../redis.ts'
 import { type BullmqBackend, createBullmqBackend } from './bullmq.ts'
 import type { Engine, OpenedBackend, WorkerBackendOptions } from './engine.ts'
+import { createRedisCommands } from './redis-commands.ts'
 
 export interface RedisBackendOptions {
   url: string
@@ -19,24 +19,6 @@ export function createRedisBackend(options: RedisBackendOptions): BullmqBackend 
   return createBullmqBackend(createRedisEngine(options), options.clock)
 }
 
-/** Events nobody reads; they cannot be turned off, so few are kept. */
-const keptEvents = 100
-
-/** Both in one script, so that on a Cluster the key and the run id come from the node that has the queue. */
-const epochScript = `
-local key = redis.call('GET', KEYS[1])
-return { key, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') }`
-const heldScript = `
-local held = {}
-for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
-  local key = ARGV[1] .. id
-  if redis.call('HGET', key, 'pb') == ARGV[2] then
-    held[#held + 1] = id
-    held[#held + 1] = redis.call('GET', key .. ':lock') or ''
-  end
-end
-return held`
-
 function createRedisEngine(options: RedisBackendOptions): Engine {
   // One hash tag a queue: on a Cluster all keys of a queue live on one node, and queues spread over the nodes.
   const prefix = (queue: string): string => `{${options.prefix ?? 'baton'}:${queue}}`
@@ -46,53 +28,30 @@ function createRedisEngine(options: RedisBackendOptions): Engine {
   const views = new Map<string, Queue>()
 
   const settled = firstAnswer(client)
-
-  const epoch = async (queue: string): Promise<string | undefined> => {
-    await settled
-    const [planted, runId] = (await client.eval(epochScript, 1, key(queue, 'epoch'))) as (string | null)[]
-    return planted ? `${planted}:${runId ?? ''}` : undefined
-  }
+  const commands = createRedisCommands(client, key)
+  const whenSettled =
+    <Args extends unknown[], Result>(work: (...args: Args) => Promise<Result>) =>
+    async (...args: Args): Promise<Result> => {
+      await settled
+      return work(...args)
+    }
 
   return {
     kind: 'redis',
     prefix,
-    queue: async (name) => {
-      await settled
-      return root.forQueue(name, prefix(name))
-    },
-    view: async (name) => {
-      await settled
+    queue: whenSettled(async (name) => root.forQueue(name, prefix(name))),
+    view: whenSettled(async (name) => {
       const view = views.get(name) ?? viewOf(name, prefix(name), root)
       views.set(name, view)
       return view
-    },
+    }),
     open: (queue, worker) => openConsumer(options, queue, { prefix: prefix(queue), worker }),
-    active: async (queue, runner) => {
-      await settled
-      const found = (await client.eval(
-        heldScript,
-        1,
-        key(queue, 'active'),
-        key(queue, ''),
-        runner,
-      )) as string[]
-      return pairsOf(found).map(([id, token]) => ({ id, token: token || undefined }))
-    },
-    epoch,
-    mark: async (queue) => {
-      await settled
-      await client.set(key(queue, 'epoch'), randomUUID(), 'NX')
-      await client.hset(key(queue, 'meta'), 'opts.maxLenEvents', keptEvents)
-      return (await epoch(queue)) ?? ''
-    },
-    ping: async () => {
-      await settled
-      await client.ping()
-    },
-    close: async () => {
-      for (const view of views.values()) view.removeAllListeners()
-      client.disconnect()
-    },
+    addPlain: whenSettled(commands.addPlain),
+    active: whenSettled(commands.active),
+    epoch: whenSettled(commands.epoch),
+    mark: whenSettled(commands.mark),
+    ping: whenSettled(commands.ping),
+    close: async () => client.disconnect(),
   }
 }
 
@@ -173,6 +132,3 @@ async function openConsumer(
 
 /** The same error was told by the client already. */
 const ignore = (): void => undefined
-
-const pairsOf = (flat: string[]): [string, string][] =>
-  Array.from({ length: flat.length / 2 }, (_, index) => [flat[2 * index] ?? '', flat[2 * index + 1] ?? ''])
