@@ -17,6 +17,7 @@ import { readVersion } from '../cli.ts'
 import { createGround, type Ground } from '../compose.ts'
 import { loadJobs } from '../load-jobs.ts'
 import { assertDatabaseReady, type Database, openDatabase } from './database.ts'
+import { createPushWeb } from './push.ts'
 
 export interface ComposedWeb {
   /** Listens, and stands in `nodes`. */
@@ -34,6 +35,8 @@ const queryTimeoutMs = 5_000
 /** Of BullMQ's engine on Postgres; adding entries needs no more. */
 const queueConnections = 3
 const leaveMs = 1_000
+/** Listens of one process; with the memory that each takes, about 500 MB. */
+const maxListens = 25_000
 
 /**
  * The web tier, its stores reached and checked.
@@ -70,6 +73,8 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
   })
   const bodies = createBodies({ stores: createBodyStores(config.bodyStores, clock), postgres, clock, log })
   releasers.add('bodies', () => bodies.close())
+  const authenticator = createAuthenticator({ keys, clock, environmentKeys: config.apiKeys })
+  const push = createPushWeb(ground, authenticator, maxListens)
   let stopping = false
   const web = await createWeb({
     ...ground,
@@ -77,11 +82,13 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     port: config.port,
     shutdownMs: config.shutdownMs - leaveMs,
     metricsOpen: config.metricsOpen,
-    authenticator: createAuthenticator({ keys, clock, environmentKeys: config.apiKeys }),
+    authenticator,
     audit: createAuditLog({ postgres }),
     registry,
     acceptance,
     bodies,
+    plugins: [push.plugin],
+    limits: { connections: maxListens + 5_000 },
   })
   // What was committed is handed to the queue before the connections close; the reconciler would need a second.
   releasers.add('acceptance', () => acceptance.idle())
@@ -89,12 +96,16 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
 
   const start = async (): Promise<{ url: string }> => {
     await heartbeat.start()
+    await push.listens.start()
     return web.start()
   }
   const stop = async (): Promise<boolean> => {
     stopping = true
     void heartbeat.record()
+    // Listens that wait would hold up the end of the requests under way.
+    push.listens.settle()
     const clean = await stopWeb(web, log)
+    await push.listens.stop()
     await heartbeat.stop(leaveMs / 2)
     await releasers.release()
     await database.close()

@@ -1,4 +1,6 @@
 import type { Clock } from '../../core/clock.ts'
+import { withLimit } from '../../core/lifecycle.ts'
+import type { PushWorker } from '../../domain/push/push-worker.ts'
 import type { Config } from '../../platform/config/config.ts'
 import type { Log } from '../../platform/log.ts'
 import type { ChildIdentity } from '../../platform/processes/child.ts'
@@ -11,6 +13,7 @@ import { createGround } from '../compose.ts'
 import { CONFIG_DATABASE_MISSING } from '../errors.ts'
 import { chooseQueues, loadJobs } from '../load-jobs.ts'
 import { createDeps } from './deps.ts'
+import { createPushSending } from './push.ts'
 
 export interface ComposedChild {
   workload: Workload
@@ -24,8 +27,8 @@ export async function composeWorkerChild(config: Config, identity: ChildIdentity
   if (!config.databaseUrl) throw CONFIG_DATABASE_MISSING()
   const registry = await loadJobs(config.jobsModule)
   const queues = chooseQueues(registry, config.workerQueues)
-  // A consumer keeps a connection to itself, and all of them share two more.
-  const queueConnections = config.redisUrl ? 0 : queues.length + 2
+  // A consumer keeps a connection to itself, that of the alarms of pushes too, and all of them share two more.
+  const queueConnections = config.redisUrl ? 0 : queues.length + 3
   const ground = createGround(config, {
     process: 'child',
     fields: { slot: identity.slot, runner: identity.runner },
@@ -48,25 +51,37 @@ export async function composeWorkerChild(config: Config, identity: ChildIdentity
     queues,
     limits: { handBackMs: divideGrace(plan.killMs - plan.interruptMs).handBackMs },
   })
-  return { workload: asWorkload(runner, queues, ground), clock: ground.clock, log: ground.log }
+  const push = createPushSending(ground, identity.runner, plan.killMs)
+  return { workload: asWorkload({ runner, push }, queues, ground), clock: ground.clock, log: ground.log }
 }
 
 function asWorkload(
-  runner: JobRunner,
+  { runner, push }: { runner: JobRunner; push: PushWorker },
   queues: string[],
   { clock, releasers }: Pick<ReturnType<typeof createGround>, 'clock' | 'releasers'>,
 ): Workload {
   return {
     queues,
-    start: runner.start,
-    quiet: runner.quiet,
-    drain: runner.drain,
-    interrupt: runner.interrupt,
+    start: async () => {
+      await Promise.all([runner.start(), push.start()])
+    },
+    quiet: () => {
+      runner.quiet()
+      push.quiet()
+    },
+    drain: async () => {
+      await Promise.all([runner.drain(), push.drain()])
+    },
+    interrupt: (reason, graceMs) => {
+      // What is on its way to a provider is left: its lease runs out, and others send it with the same id.
+      push.quiet()
+      return runner.interrupt(reason, graceMs)
+    },
     active: () =>
       runner.active().map(({ id, name, startedAt }) => ({ id, name, forMs: clock.now() - startedAt })),
-    busy: () => runner.active().some((job) => job.phase !== 'left-behind'),
+    busy: () => push.inFlight > 0 || runner.active().some((job) => job.phase !== 'left-behind'),
     close: async (limitMs) => {
-      await runner.close(limitMs)
+      await Promise.all([runner.close(limitMs), withLimit(push.stop(), limitMs).catch(() => undefined)])
       await releasers.release()
     },
   }

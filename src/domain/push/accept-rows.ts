@@ -1,4 +1,4 @@
-import type { Postgres, Queryable } from '../../platform/postgres/postgres.ts'
+import type { Client, Postgres, Queryable } from '../../platform/postgres/postgres.ts'
 import type { NewPush } from './push.ts'
 
 /** What one statement of acceptance did for the requests that it served. */
@@ -22,32 +22,39 @@ export interface DuePoint {
   saidAt: number
 }
 
-/** Step 1 of docs/protocols/push-alarm.md. `requests` tells for each push which request it came with. */
+/**
+ * Step 1 of docs/protocols/push-alarm.md. `requests` tells for each push which request it came with. Within a
+ * transaction of the caller's the rows stand or fall with it.
+ */
 export async function insertPushes(
-  postgres: Postgres,
+  database: Postgres | Client,
   pushes: NewPush[],
   requests: number[],
 ): Promise<AcceptedRows> {
-  const values = [
-    requests,
-    pushes.map((push) => push.id),
-    pushes.map(kindOf),
-    pushes.map(nameOf),
-    pushes.map((push) => push.topic ?? null),
-    pushes.map((push) => push.payload ?? null),
-    pushes.map((push) => push.priority),
-    pushes.map((push) => push.ttlMs),
-    pushes.map((push) => push.confirmMs ?? null),
-    pushes.map((push) => push.escalateMs ?? null),
-  ]
-  if (pushes.every((push) => push.topic === undefined)) return readRows(await insert(postgres, values))
+  const values = valuesOf(pushes, requests)
+  const lockFirst = pushes.some((push) => push.topic !== undefined)
+  if (!lockFirst) return readRows(await insert(database, values))
   // What a former holder of a device's lock has inserted under the same topic is seen only by a statement that
   // begins after the lock was got.
-  return postgres.transaction(async (client) => {
+  const lockThenInsert = async (client: Client): Promise<AcceptedRows> => {
     await client.query({ name: 'push-lock-targets', text: lockTargets, values: [values[2], values[3]] })
     return readRows(await insert(client, values))
-  })
+  }
+  return 'transaction' in database ? database.transaction(lockThenInsert) : lockThenInsert(database)
 }
+
+const valuesOf = (pushes: NewPush[], requests: number[]): unknown[][] => [
+  requests,
+  pushes.map((push) => push.id),
+  pushes.map(kindOf),
+  pushes.map(nameOf),
+  pushes.map((push) => push.topic ?? null),
+  pushes.map((push) => push.payload ?? null),
+  pushes.map((push) => push.priority),
+  pushes.map((push) => push.ttlMs),
+  pushes.map((push) => push.confirmMs ?? null),
+  pushes.map((push) => push.escalateMs ?? null),
+]
 
 const kindOf = ({ to }: NewPush): string => ('device' in to ? 'device' : 'user' in to ? 'user' : 'group')
 const nameOf = ({ to }: NewPush): string => ('device' in to ? to.device : 'user' in to ? to.user : to.group)

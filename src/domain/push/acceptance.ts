@@ -1,7 +1,7 @@
 import { createBatcher } from '../../core/batcher.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { Metrics } from '../../platform/metrics.ts'
-import type { Postgres } from '../../platform/postgres/postgres.ts'
+import type { Client, Postgres } from '../../platform/postgres/postgres.ts'
 import { type AcceptedRows, insertPushes } from './accept-rows.ts'
 import type { Alarms } from './alarms.ts'
 import { DEVICE_NOT_FOUND } from './errors.ts'
@@ -14,6 +14,8 @@ export interface Acceptance {
    * @throws DEVICE_NOT_FOUND with a fault for each device that does not exist
    */
   accept(pushes: NewPush[]): Promise<AcceptedPush[]>
+  /** The same within a transaction of the caller's. `follow` is to be called after its commit: it wakes and arms. */
+  acceptIn(client: Client, pushes: NewPush[]): Promise<{ accepted: AcceptedPush[]; follow(): void }>
   /** Pushes that were asked for and are not committed yet. */
   readonly pending: number
   /** Resolves when nothing is under way, wakes and alarms included. */
@@ -33,18 +35,8 @@ const maxBatch = 1_000
 
 export function createAcceptance(options: AcceptanceOptions): Acceptance {
   const { postgres, wakes, alarms, clock, metrics } = options
-  const following = new Set<Promise<void>>()
+  const { follow, idle } = createFollowing(wakes, alarms)
   let pending = 0
-
-  /** Not waited for by the answer: what is lost here is found by the listen's own look and by the sweep. */
-  const follow = (rows: AcceptedRows, elapsedMs: number): void => {
-    alarms.arm(rows.due.map((point) => ({ ...point, saidAt: point.saidAt + elapsedMs })))
-    for (const [node, devices] of rows.listening) {
-      const sent = wakes.send(node, { kind: 'wake', devices })
-      following.add(sent)
-      void sent.finally(() => following.delete(sent))
-    }
-  }
 
   const run = async (requests: NewPush[][]): Promise<(AcceptedPush[] | Error)[]> => {
     const pushes = requests.flat()
@@ -65,15 +57,30 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
     },
   })
 
+  const count = (pushes: NewPush[]): void => {
+    for (const push of pushes) {
+      metrics.count('baton_pushes_accepted_total', { priority: push.priority ? 'priority' : 'normal' })
+    }
+  }
+
   return {
+    acceptIn: async (client, pushes) => {
+      const startedAt = clock.monotonicMs()
+      const rows = await insertPushes(client, pushes, Array<number>(pushes.length).fill(0))
+      const [accepted] = answersOf([pushes], rows)
+      if (accepted instanceof Error) throw accepted
+      const afterwards = (): void => {
+        follow(rows, clock.monotonicMs() - startedAt)
+        count(pushes)
+      }
+      return { accepted: accepted ?? [], follow: afterwards }
+    },
     accept: async (pushes) => {
       pending += pushes.length
       try {
         const answer = await batcher.add(pushes)
         if (answer instanceof Error) throw answer
-        for (const push of pushes) {
-          metrics.count('baton_pushes_accepted_total', { priority: push.priority ? 'priority' : 'normal' })
-        }
+        count(pushes)
         return answer
       } finally {
         pending -= pushes.length
@@ -84,7 +91,33 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
     },
     idle: async () => {
       await batcher.idle()
-      await Promise.all([...following, alarms.idle()])
+      await idle()
+    },
+  }
+}
+
+interface Following {
+  follow(rows: AcceptedRows, elapsedMs: number): void
+  idle(): Promise<void>
+}
+
+/**
+ * Wakes and alarms after a commit. The answer does not wait for them: what is lost here is found by the listen's own
+ * look and by the sweep.
+ */
+function createFollowing(wakes: Wakes, alarms: Alarms): Following {
+  const under = new Set<Promise<void>>()
+  return {
+    follow: (rows, elapsedMs) => {
+      alarms.arm(rows.due.map((point) => ({ ...point, saidAt: point.saidAt + elapsedMs })))
+      for (const [node, devices] of rows.listening) {
+        const sent = wakes.send(node, { kind: 'wake', devices })
+        under.add(sent)
+        void sent.finally(() => under.delete(sent))
+      }
+    },
+    idle: async () => {
+      await Promise.all([...under, alarms.idle()])
     },
   }
 }

@@ -41,6 +41,8 @@ export interface ListenRows {
   fetch(fetching: Fetching): Promise<Fetched>
   /** Confirms up to a number, without a listen. @returns how many, or undefined when the device is not there */
   confirm(device: string, generation: string | undefined, upTo: number): Promise<number | undefined>
+  /** Takes back a delivery whose bytes never left: it would count as delivered, and the next listen confirm it. */
+  giveBack(device: string, listen: string, from: number): Promise<void>
   /** Which of these listens have something to fetch, or were replaced. */
   look(listens: { device: string; listen: string }[]): Promise<string[]>
 }
@@ -56,6 +58,9 @@ export function createListenRows(postgres: Postgres): ListenRows {
     register: (registering) => registers.add(registering),
     fetch: (fetching) => fetches.add(fetching),
     confirm: (device, generation, upTo) => confirms.add({ device, generation, upTo }),
+    giveBack: async (device, listen, from) => {
+      await postgres.query({ name: 'push-give-back', text: giveBackText, values: [device, listen, from] })
+    },
     look: async (listens) => {
       const { rows } = await postgres.query<{ id: string }>({
         name: 'push-look',
@@ -243,3 +248,11 @@ SELECT d.id FROM unnest($1::text[], $2::uuid[]) AS w(device, listen) JOIN device
  WHERE d.listen_id IS DISTINCT FROM w.listen
     OR EXISTS (SELECT FROM pushes p WHERE p.device = d.id AND p.closed_at IS NULL AND p.delivered_seq IS NULL
                 AND p.expires_at > now())`
+
+const giveBackText = `
+WITH held AS (
+  SELECT id FROM devices WHERE id = $1 AND listen_id = $2 FOR NO KEY UPDATE
+)
+UPDATE pushes p SET delivered_seq = NULL, delivered_at = NULL,
+  state = CASE WHEN p.state = 'delivered' THEN 'pending' ELSE p.state END
+  FROM held h WHERE p.device = h.id AND p.closed_at IS NULL AND p.delivered_seq > $3`

@@ -21,8 +21,12 @@ export interface Listen {
   readonly devices: string[]
   /** Where it stands now. */
   readonly cursor: string
+  /** It has ended: nothing will come any more. */
+  readonly over: boolean
   /** What is there, or what comes within `waitMs`. Call it again only when the answer is out: rows wait, memory does not. */
   next(waitMs: number): Promise<ListenAnswer>
+  /** Takes back the last answer, since nobody is there any more to read it. */
+  giveBack(): Promise<void>
   close(): void
 }
 
@@ -57,19 +61,30 @@ interface State {
   positions: Map<string, number>
   /** Devices that may have rows. All of them at first: whatever came before the registration. */
   stale: Set<string>
+  /** The positions before the last answer. */
+  before: Map<string, number>
   over: 'replaced' | 'settled' | 'closed' | undefined
   bell: Bell
 }
 
 export function createListen(options: OpenListenOptions): OpenListen {
   const { id, devices, clock } = options
-  const state: State = { positions: new Map(), stale: new Set(devices), over: undefined, bell: createBell() }
+  const state: State = {
+    positions: new Map(),
+    before: new Map(),
+    stale: new Set(devices),
+    over: undefined,
+    bell: createBell(),
+  }
   const listen: OpenListen = {
     id,
     devices,
     lookedAt: clock.monotonicMs(),
     get registered() {
       return state.positions.size === devices.length
+    },
+    get over() {
+      return state.over !== undefined
     },
     get cursor() {
       return writeCursor(state.positions)
@@ -86,6 +101,12 @@ export function createListen(options: OpenListenOptions): OpenListen {
     replace: () => end(state, 'replaced'),
     settle: () => end(state, 'settled'),
     next: (waitMs) => next(state, options, clock.monotonicMs() + waitMs),
+    giveBack: async () => {
+      const undone = [...state.before].filter(
+        ([device, position]) => state.positions.get(device) !== position,
+      )
+      await Promise.all(undone.map(([device, position]) => options.rows.giveBack(device, id, position)))
+    },
     close: () => {
       end(state, 'closed')
       options.forget(listen)
@@ -117,6 +138,7 @@ async function next(state: State, options: OpenListenOptions, until: number): Pr
 
 async function fetchSome(state: State, options: OpenListenOptions): Promise<Given[]> {
   const { positions, stale } = state
+  state.before = new Map(positions)
   const some = [...stale].slice(0, maxDevicesAtOnce)
   for (const device of some) stale.delete(device)
   try {

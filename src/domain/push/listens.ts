@@ -33,7 +33,7 @@ export interface Listens extends Service {
    */
   open(request: ListenRequest): Promise<Listen>
   /** Confirms what a stream delivered. @returns how many pushes that were @throws as open does */
-  confirm(listener: Listener, cursor: string): Promise<number>
+  confirm(listeners: Listener[], cursor: string): Promise<number>
   /** Answers every waiting listen as if its time had passed, and lets none wait any more: before a stop. */
   settle(): void
   /** How many are open. */
@@ -79,12 +79,8 @@ export function createListens(options: ListensOptions): Listens {
       metrics.set('baton_push_listens', {}, listens.size)
       return listen
     },
-    confirm: async ({ device, generation }, cursor) => {
-      const position = readCursor(cursor, [device]).get(device) ?? 0
-      const confirmed = await rows.confirm(device, generation, position)
-      if (confirmed === undefined) {
-        throw generation === undefined ? DEVICE_NOT_FOUND({ device }) : DEVICE_TOKEN_INVALID({ device })
-      }
+    confirm: async (listeners, cursor) => {
+      const confirmed = await confirmAll(rows, listeners, cursor)
       metrics.count('baton_pushes_confirmed_total', {}, confirmed)
       return confirmed
     },
@@ -110,6 +106,31 @@ export function createListens(options: ListensOptions): Listens {
       subscription = undefined
     },
   }
+}
+
+/** A device that the cursor does not name is left as it is. */
+async function confirmAll(rows: ListenRows, listeners: Listener[], cursor: string): Promise<number> {
+  const positions = readCursor(
+    cursor,
+    listeners.map((each) => each.device),
+  )
+  const confirmed = await Promise.all(
+    listeners.map(async (listener) => {
+      const position = positions.get(listener.device)
+      return position === undefined ? 0 : confirmOne(rows, listener, position)
+    }),
+  )
+  return confirmed.reduce((total, each) => total + each, 0)
+}
+
+async function confirmOne(
+  rows: ListenRows,
+  { device, generation }: Listener,
+  position: number,
+): Promise<number> {
+  const confirmed = await rows.confirm(device, generation, position)
+  if (confirmed !== undefined) return confirmed
+  throw generation === undefined ? DEVICE_NOT_FOUND({ device }) : DEVICE_TOKEN_INVALID({ device })
 }
 
 function assertRegistered(found: Registered, device: string): Extract<Registered, { kind: 'registered' }> {

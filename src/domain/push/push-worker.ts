@@ -13,6 +13,10 @@ import { allShards } from './shard.ts'
 export interface PushWorker extends Service {
   /** Claims nothing new; what is on its way goes on. */
   quiet(): void
+  /** Quiet; resolves when what is on its way has been marked, or when the time for it is up. */
+  drain(): Promise<void>
+  /** Cloud pushes on their way. */
+  readonly inFlight: number
 }
 
 export interface PushWorkerOptions {
@@ -56,6 +60,16 @@ export function createPushWorker(options: PushWorkerOptions): PushWorker {
     }
   }
 
+  const quiet = (): void => {
+    consumer?.quiet()
+    stopping.abort()
+  }
+  const drain = async (): Promise<void> => {
+    quiet()
+    await dispatcher.drain(options.drainMs)
+    await sweeping
+  }
+
   return {
     start: async () => {
       consumer ??= backend.consume({
@@ -74,15 +88,13 @@ export function createPushWorker(options: PushWorkerOptions): PushWorker {
       sweeping ??= sweep()
       await consumer.start()
     },
-    quiet: () => {
-      consumer?.quiet()
-      stopping.abort()
+    quiet,
+    drain,
+    get inFlight() {
+      return dispatcher.inFlight
     },
     stop: async () => {
-      consumer?.quiet()
-      stopping.abort()
-      await dispatcher.drain(options.drainMs)
-      await sweeping
+      await drain()
       await consumer?.close(1_000)
       consumer = undefined
     },

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import type { BatonError, Fault } from '../../core/errors.ts'
+import { crossFaults } from './cross-faults.ts'
 import { CONFIG_INVALID } from './errors.ts'
 import { choice, flag, integer, list, type Setting, text, url } from './settings.ts'
 
@@ -205,6 +206,32 @@ export const settings = {
     unit: '0 or 1',
     about: 'Whether pushes may go to private and loopback addresses. For tests and intranets.',
   }),
+  pushRetentionMs: integer(
+    'PUSH_RETENTION_MS',
+    7 * day,
+    { min: 60_000, max: 3_650 * day },
+    {
+      default: '604800000',
+      unit: 'ms',
+      about: 'How long closed pushes stay, with their delivery logs.',
+    },
+  ),
+  vapidSubject: text('VAPID_SUBJECT', undefined, {
+    default: 'none',
+    unit: 'mailto: or https:',
+    about:
+      'Whom a push service can write to. Web Push needs all three VAPID settings; `baton push vapid` makes keys.',
+  }),
+  vapidPublicKey: text('VAPID_PUBLIC_KEY', undefined, {
+    default: 'none: no Web Push',
+    unit: 'base64url',
+    about: 'The public key that browsers subscribe with, 65 bytes.',
+  }),
+  vapidPrivateKey: text('VAPID_PRIVATE_KEY', undefined, {
+    default: 'none',
+    unit: 'base64url',
+    about: 'Its private half, 32 bytes.',
+  }),
 } satisfies Record<string, Setting<unknown>>
 
 type Settings = typeof settings
@@ -258,27 +285,6 @@ function readSetting(
     faults.push({ path: setting.name, message: error instanceof Error ? error.message : String(error) })
     return setting.fallback
   }
-}
-
-function crossFaults(config: Config): Fault[] {
-  const faults: Fault[] = []
-  if (config.secret !== undefined && config.secret.length < 16) {
-    faults.push({ path: 'BATON_SECRET', message: 'must have at least 16 characters' })
-  }
-  for (const entry of config.apiKeys) {
-    if (!/^(producer|operator|viewer):.{16,}$/.test(entry)) {
-      faults.push({
-        path: 'BATON_API_KEYS',
-        message:
-          'each entry must be producer:KEY, operator:KEY or viewer:KEY with a key of at least 16 characters',
-      })
-      break
-    }
-  }
-  if (config.bodyStores.length === 1) {
-    faults.push({ path: 'BODY_STORES', message: 'must name at least two stores' })
-  }
-  return faults
 }
 
 function configError(faults: Fault[]): BatonError {

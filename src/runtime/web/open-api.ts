@@ -21,6 +21,7 @@ export const openApi = {
   },
   tags: [
     { name: 'jobs', description: 'Work to be done in the background' },
+    { name: 'push', description: 'Devices, pushes to them, and listening for them' },
     { name: 'bodies', description: 'Large data, stored under its sha256' },
     { name: 'process', description: 'What platforms and monitors ask' },
   ],

@@ -85,7 +85,8 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
     forceCloseConnections: 'idle',
     clientErrorHandler: answerRawError,
     frameworkErrors: (error, request, reply) => answerError(options, error, { request, reply }),
-    routerOptions: { maxParamLength: 300 },
+    // 200 characters, each of up to four bytes, each byte as %XX.
+    routerOptions: { maxParamLength: 2_400 },
   })
   server.server.maxConnections = limits.connections
   // Our schemas are for the documents: routes check their input by themselves and answer finished text or JSON.

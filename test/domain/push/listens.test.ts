@@ -145,7 +145,7 @@ describe.each(['postgres', 'redis'] as const)('listening, woken over %s', (engin
     await expect(open(node, 'nobody')).rejects.toSatisfy(DEVICE_NOT_FOUND.is)
     await expect(open(node, phone, 'garbage')).rejects.toSatisfy(CURSOR_INVALID.is)
     await expect(open(node, phone, foreign)).rejects.toSatisfy(CURSOR_INVALID.is)
-    await expect(node.confirm(listener(phone), foreign)).rejects.toSatisfy(CURSOR_INVALID.is)
+    await expect(node.confirm([listener(phone)], foreign)).rejects.toSatisfy(CURSOR_INVALID.is)
     const { rows } = await postgres.query<{ generation: string }>(
       'SELECT generation::text FROM devices WHERE id = $1',
       [phone],
@@ -168,7 +168,7 @@ describe.each(['postgres', 'redis'] as const)('listening, woken over %s', (engin
     const stream = await node.open({ listeners: [listener(phone)], after: undefined, stream: true })
     const answer = await stream.next(0)
     const given = answer.kind === 'notifications' ? answer.given : []
-    expect(await node.confirm(listener(phone), given[0]?.cursor ?? '')).toBe(1)
+    expect(await node.confirm([listener(phone)], given[0]?.cursor ?? '')).toBe(1)
     expect([await state(pushes[0].id), await state(pushes[1].id)]).toEqual(['confirmed', 'delivered'])
   })
 

@@ -1,0 +1,105 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { createAcceptance } from '../../domain/push/acceptance.ts'
+import { createAlarms } from '../../domain/push/alarms.ts'
+import { createPushes } from '../../domain/push/delivery-log.ts'
+import { createDeviceTokens } from '../../domain/push/device-token.ts'
+import { createDevices } from '../../domain/push/devices.ts'
+import { createDispatcher } from '../../domain/push/dispatcher.ts'
+import { createListenRows } from '../../domain/push/listen-rows.ts'
+import { createListens, type Listens } from '../../domain/push/listens.ts'
+import type { Provider } from '../../domain/push/provider.ts'
+import { createGuardedProvider } from '../../domain/push/provider-guard.ts'
+import { createStubProvider } from '../../domain/push/providers/stub.ts'
+import { createWebhookProvider } from '../../domain/push/providers/webhook.ts'
+import { createVapid } from '../../domain/push/providers/webpush/vapid.ts'
+import { createWebpushProvider } from '../../domain/push/providers/webpush.ts'
+import { createPushWorker, type PushWorker } from '../../domain/push/push-worker.ts'
+import { createHttpSender } from '../../domain/push/sender/http-sender.ts'
+import type { TransportKind } from '../../domain/push/transport.ts'
+import { createWakes } from '../../domain/push/wakes.ts'
+import type { Authenticator } from '../../platform/access.ts'
+import { createPushRoutes } from '../../runtime/web/push-routes.ts'
+import type { Ground } from '../compose.ts'
+
+/** Longest wait for an answer of a provider, ms. */
+const providerTimeoutMs = 10_000
+/** One origin, team or project that hangs takes no more than this of a process's sends. */
+const maxInFlightPerScope = 100
+const breaker = { failures: 5, openMs: 1_000 }
+
+/** What both tiers and the commands need to bring pushes in. */
+export function createPushIntake(ground: Ground) {
+  const { postgres, backend, wakeBus, clock, log, metrics, config, releasers } = ground
+  const wakes = createWakes({ bus: wakeBus, log })
+  const alarms = createAlarms({ backend, clock, log })
+  const acceptance = createAcceptance({ postgres, wakes, alarms, clock, metrics })
+  releasers.add('pushes', () => acceptance.idle())
+  // Without a secret tokens end with the process that issued them; production demands one.
+  const tokens = createDeviceTokens(config.secret ?? randomBytes(32).toString('hex'))
+  return {
+    acceptance,
+    alarms,
+    wakes,
+    tokens,
+    devices: createDevices({ postgres, tokens }),
+    pushes: createPushes(postgres),
+  }
+}
+
+/** The part of pushes in the web tier. `listens` is to be started with it, and settled when it stops. */
+export function createPushWeb(ground: Ground, authenticator: Authenticator, maxListens: number) {
+  const { postgres, wakeBus, clock, log, metrics, config } = ground
+  const intake = createPushIntake(ground)
+  const listens: Listens = createListens({
+    rows: createListenRows(postgres),
+    wakes: intake.wakes,
+    bus: wakeBus,
+    node: randomUUID(),
+    clock,
+    log,
+    metrics,
+  })
+  const plugin = createPushRoutes({
+    ...intake,
+    postgres,
+    clock,
+    authenticator,
+    listens,
+    confirmMs: config.confirmMs,
+    allowPrivate: config.pushAllowPrivate,
+    maxListens,
+  })
+  return { plugin, listens }
+}
+
+/** The part of pushes in a worker's child. */
+export function createPushSending(ground: Ground, runner: string, drainMs: number): PushWorker {
+  const { postgres, backend, clock, log, metrics, config } = ground
+  const alarms = createAlarms({ backend, clock, log })
+  const dispatcher = createDispatcher({
+    postgres,
+    providers: createProviders(ground),
+    alarms,
+    flood: { intervalMs: config.floodIntervalMs, burst: config.floodBurst },
+    clock,
+    log,
+    metrics,
+  })
+  const { pushRetentionMs: retentionMs } = config
+  return createPushWorker({ postgres, backend, dispatcher, runner, clock, log, retentionMs, drainMs })
+}
+
+function createProviders({ config, clock, releasers }: Ground): ReadonlyMap<TransportKind, Provider> {
+  const sender = createHttpSender({ clock, allowPrivate: config.pushAllowPrivate })
+  releasers.add('push providers', () => sender.close())
+  const timeoutMs = providerTimeoutMs
+  const providers: Provider[] = [createWebhookProvider({ sender, clock, timeoutMs })]
+  const { vapidSubject: subject, vapidPublicKey: publicKey, vapidPrivateKey: privateKey } = config
+  if (subject !== undefined && publicKey !== undefined && privateKey !== undefined) {
+    const vapid = createVapid({ subject, publicKey, privateKey }, clock)
+    providers.push(createWebpushProvider({ sender, vapid, clock, timeoutMs }))
+  }
+  if (config.pushAllowPrivate) providers.push(createStubProvider())
+  const guard = { clock, maxInFlight: maxInFlightPerScope, ...breaker }
+  return new Map(providers.map((each) => [each.kind, createGuardedProvider(each, guard)]))
+}

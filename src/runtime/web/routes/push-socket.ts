@@ -1,0 +1,152 @@
+import websocket from '@fastify/websocket'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { BatonError } from '../../../core/errors.ts'
+import { LISTEN_REPLACED } from '../../../domain/push/errors.ts'
+import type { Given, Listen } from '../../../domain/push/listen.ts'
+import type { Listener, Listens } from '../../../domain/push/listens.ts'
+import { notificationJson } from '../../../domain/push/push.ts'
+import { INPUT_INVALID } from '../../../platform/queues/errors.ts'
+import { INTERNAL } from '../errors.ts'
+import { beatMs } from '../listen-stream.ts'
+import { problems } from '../open-api.ts'
+import { problemOf } from '../problem.ts'
+import { type ListenQuery, openListen, type PushListenOptions } from './push-listen.ts'
+
+/** What is used of a WebSocket of `ws`. */
+interface Socket {
+  readonly readyState: number
+  readonly bufferedAmount: number
+  send(text: string): void
+  close(code: number, reason?: string): void
+  terminate(): void
+  ping(): void
+  on(event: 'message', listener: (data: Buffer) => void): void
+  on(event: 'close' | 'pong', listener: () => void): void
+  on(event: 'error', listener: (error: Error) => void): void
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Of a WebSocket that is about to open. */
+    listen: { listen: Listen; listeners: Listener[] } | null
+  }
+}
+
+const openState = 1
+const maxMessageBytes = 65_536
+const maxBuffered = 65_536
+/** Close codes: 1001 of RFC 6455; 4409 says what the status 409 says. */
+const goingAway = 1_001
+const replaced = 4_409
+
+/** `GET /v1/listen/ws`. Whoever may not listen is answered by HTTP, before the upgrade. */
+export async function addPushSocket(server: FastifyInstance, options: PushListenOptions): Promise<void> {
+  await server.register(websocket, { options: { maxPayload: maxMessageBytes, perMessageDeflate: false } })
+  server.decorateRequest('listen', null)
+  server.get<ListenQuery>(
+    '/v1/listen/ws',
+    {
+      websocket: true,
+      exposeHeadRoute: false,
+      schema: {
+        tags: ['push'],
+        summary: 'The same over a WebSocket',
+        description:
+          'Gives `{"type":"cursor",…}` once, then `{"type":"notification", cursor, id, device, …}`; takes ' +
+          '`{"type":"confirm","cursor":…}` and answers `{"type":"confirmed","count":…}`. A ping comes each 20 s. It is ' +
+          'closed with 4409 when a newer listen takes over, with 1001 when the process stops: connect again.',
+        security: [{ key: [] }],
+        response: { 101: { description: 'The WebSocket is open' }, ...problems() },
+      },
+      preValidation: async (request: FastifyRequest<ListenQuery>) => {
+        const listeners = await options.access.listeners(request)
+        request.listen = { listen: await openListen(options, request, true), listeners }
+        // A client that goes away before the upgrade must not leave its listen behind.
+        request.raw.once('close', () => request.listen?.listen.close())
+      },
+    },
+    (socket: Socket, request) => {
+      if (request.listen) serve(socket, request.listen, options.listens)
+    },
+  )
+}
+
+function serve(
+  socket: Socket,
+  { listen, listeners }: { listen: Listen; listeners: Listener[] },
+  listens: Listens,
+): void {
+  const beating = keepAlive(socket)
+  socket.on('close', () => {
+    clearInterval(beating)
+    listen.close()
+  })
+  socket.on('error', () => socket.terminate())
+  socket.on('message', (data) => {
+    void confirm(data, listeners, listens).then((text) => sendTo(socket, text))
+  })
+  sendTo(socket, `{"type":"cursor","cursor":"${listen.cursor}"}`)
+  pump(socket, listen).catch(() => socket.close(goingAway, 'try again'))
+}
+
+/** Whoever does not answer a ping before the next one is gone. */
+function keepAlive(socket: Socket): NodeJS.Timeout {
+  let answered = true
+  socket.on('pong', () => {
+    answered = true
+  })
+  return setInterval(() => {
+    if (!answered) return socket.terminate()
+    answered = false
+    socket.ping()
+  }, beatMs)
+}
+
+async function confirm(data: Buffer, listeners: Listener[], listens: Listens): Promise<string> {
+  try {
+    const { type, cursor } = readMessage(data)
+    if (type !== 'confirm' || typeof cursor !== 'string') {
+      throw INPUT_INVALID({ summary: 'a message must be {"type":"confirm","cursor":…}' })
+    }
+    const count = await listens.confirm(listeners, cursor)
+    return `{"type":"confirmed","count":${count}}`
+  } catch (error) {
+    const known = error instanceof BatonError ? error : INTERNAL({}, { cause: error })
+    return `{"type":"problem","problem":${problemOf(known)}}`
+  }
+}
+
+function readMessage(data: Buffer): { type?: unknown; cursor?: unknown } {
+  try {
+    const value: unknown = JSON.parse(data.toString())
+    return typeof value === 'object' && value !== null ? value : {}
+  } catch {
+    return {}
+  }
+}
+
+async function pump(socket: Socket, listen: Listen): Promise<void> {
+  while (socket.readyState === openState) {
+    // Nothing more is fetched for a slow reader: its rows wait where they are.
+    if (socket.bufferedAmount > maxBuffered) {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      continue
+    }
+    const answer = await listen.next(beatMs)
+    if (answer.kind === 'replaced') {
+      sendTo(socket, `{"type":"problem","problem":${problemOf(LISTEN_REPLACED())}}`)
+      return socket.close(replaced, LISTEN_REPLACED.code)
+    }
+    if (answer.kind === 'quiet' && listen.over) return socket.close(goingAway, 'come again')
+    if (answer.kind !== 'notifications') continue
+    if (socket.readyState !== openState) return listen.giveBack()
+    for (const given of answer.given) sendTo(socket, messageOf(given))
+  }
+}
+
+const messageOf = ({ notification, cursor }: Given): string =>
+  `{"type":"notification","cursor":"${cursor}",${notificationJson(notification).slice(1)}`
+
+const sendTo = (socket: Socket, text: string): void => {
+  if (socket.readyState === openState) socket.send(text)
+}
