@@ -87,7 +87,12 @@ export async function createRig(): Promise<Rig> {
     open,
     ask,
     move: async (from, to, options) => {
-      const { id } = await migrations.create(randomUUID(), from, to, { ...quick, ...options })
+      const { id } = await migrations.create({
+        id: randomUUID(),
+        sourceUrl: from,
+        targetUrl: to,
+        options: { ...quick, ...options },
+      })
       return run(id, ['ready'])
     },
     zpush: async () => {

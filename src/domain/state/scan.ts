@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '../../core/clock.ts'
 import { createDeviceInspector } from './inspect/inspector.ts'
-import { kindOf, type Severity, type Trouble } from './inspect/troubles.ts'
+import { kindOf, printable, type Severity, type Trouble } from './inspect/troubles.ts'
+import type { ScanSummary, ShownTrouble } from './migration/migration.ts'
 import type { BucketSurvey, Link, MovableStore, Stray } from './store.ts'
 import { refuses as sqlRefuses } from './stores/zpush-sql/checks.ts'
 
@@ -171,3 +172,31 @@ function addLinks(links: Link[], report: ScanReport, found: Found, { target }: S
 /** A copy reads everything twice, and writes some thousands of states and some tens of MB a second. */
 const estimate = ({ scanMs, states, bytes }: ScanReport): number =>
   Math.round(2 * scanMs + states / 6 + bytes / 60_000)
+
+/** The report for people and machines, with at most a thousand troubles in full. */
+export const summaryOf = (report: ScanReport): ScanSummary => ({
+  devices: report.devices,
+  states: report.states,
+  bytes: report.bytes,
+  links: report.links,
+  users: report.users,
+  estimateMs: report.estimateMs,
+  counts: report.counts,
+  byCode: report.byCode,
+  troubles: report.troubles.slice(0, 1_000).map(shownTrouble),
+})
+
+export function shownTrouble(trouble: Trouble): ShownTrouble {
+  const { severity, about, advice } = kindOf(trouble.code)
+  const { code, device, size, sha256 } = trouble
+  return {
+    severity,
+    code,
+    device,
+    name: printable(trouble.name),
+    about,
+    advice,
+    size,
+    ...(sha256 ? { sha256 } : {}),
+  }
+}

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openVersion } from '../../../src/domain/state/store.ts'
-import { createRig, type Rig } from '../../support/state.ts'
+import { createRig, quick, type Rig } from '../../support/state.ts'
 import { listing, oracle, samples, treeChecksum, unpack } from '../../support/zpush.ts'
 
 let rig: Rig
@@ -171,16 +171,11 @@ describe('several engines', () => {
   it('share one migration by device, each device once', async () => {
     const root = await makeSource(60)
     const to = await rig.zpush()
-    const { id } = await rig.migrations.create('00000000-0000-7000-8000-000000000001', `file:${root}`, to, {
-      drainQuietMs: 200,
-      drainMaxMs: 5_000,
-      deltaEveryMs: 200,
-      watchMs: 1_000,
-      stormShare: 0.05,
-      stormMinimum: 5,
-      admitParts: 10,
-      admitEveryMs: 100,
-      statesPerSecond: 400,
+    const { id } = await rig.migrations.create({
+      id: '00000000-0000-7000-8000-000000000001',
+      sourceUrl: `file:${root}`,
+      targetUrl: to,
+      options: { ...quick, statesPerSecond: 400 },
     })
     const { runMigration } = await import('../../../src/domain/state/migration/engine.ts')
     const until = (each: { phase: string }): boolean => each.phase === 'ready'

@@ -3,9 +3,10 @@ import { codeOf, messageOf } from '../../../core/errors.ts'
 import type { Log } from '../../../platform/log.ts'
 import { DATABASE_OVERLOADED, DATABASE_UNAVAILABLE } from '../../../platform/postgres/errors.ts'
 import { MIGRATION_LEAD_LOST, STATE_STORE_FULL } from '../errors.ts'
+import { scanStore, summaryOf } from '../scan.ts'
 import { type MovableStore, openVersion } from '../store.ts'
 import { cutOver } from './cut-over.ts'
-import { gateOf, isOver, type Migration, type Phase } from './migration.ts'
+import { gateOf, isOver, type Migration } from './migration.ts'
 import type { Migrations } from './migrations.ts'
 import { createRateLimit } from './rate-limit.ts'
 import { rollBack } from './roll-back.ts'
@@ -125,6 +126,8 @@ function createEngine(bench: Bench, options: EngineOptions) {
 /** One step of the phase. @returns how long to wait before the next, ms */
 async function lead(bench: Bench, migration: Migration, watch: () => Watch): Promise<number> {
   switch (migration.phase) {
+    case 'scanning':
+      return dryRun(bench, migration)
     case 'copying':
       return copyAll(bench, migration)
     case 'ready':
@@ -141,6 +144,7 @@ async function lead(bench: Bench, migration: Migration, watch: () => Watch): Pro
       // Only a roll-back is asked of it.
       await bench.migrations.advance(migration.id, ['done'], { phase: 'rolling-back', wanted: null })
       return 0
+    case 'scanned':
     case 'rolled-back':
     case 'cancelled':
       return idleMs
@@ -181,6 +185,14 @@ const isAway = (error: unknown): boolean =>
   DATABASE_OVERLOADED.is(error) ||
   /^(?:57P0[123]|08...|ECONN\w+|EPIPE|25P03)$/.test(codeOf(error) ?? '') ||
   /Connection terminated|connection is closed|not queryable/.test(messageOf(error))
+
+async function dryRun(bench: Bench, migration: Migration): Promise<number> {
+  const { source: store, target, clock, signal } = bench
+  const report = await scanStore({ store, target, clock, signal })
+  const change = { phase: 'scanned', scan: summaryOf(report) } as const
+  await bench.migrations.advance(migration.id, ['scanning'], { ...change, stamps: ['finished_at'] })
+  return 0
+}
 
 /** Rounds until one is small: then what is left fits into a gate of seconds. */
 async function copyAll(bench: Bench, migration: Migration): Promise<number> {

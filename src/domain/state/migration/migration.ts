@@ -1,4 +1,7 @@
 export type Phase =
+  // A dry run, and its end.
+  | 'scanning'
+  | 'scanned'
   | 'copying'
   | 'ready'
   | 'cutting-over'
@@ -56,6 +59,8 @@ export interface Migration {
   error: { code: string; message: string } | undefined
   /** The last thing of note, for people. */
   note: string | undefined
+  /** What a dry run found (scan.ts), for people and machines. */
+  scan: ScanSummary | undefined
   round: number
   links: number
   storm: Storm | undefined
@@ -69,6 +74,30 @@ export interface Migration {
   createdAt: string
   cutOverAt: string | undefined
   finishedAt: string | undefined
+}
+
+/** A scan's report as it is kept and shown: texts instead of bytes. */
+export interface ScanSummary {
+  devices: number
+  states: number
+  bytes: number
+  links: number
+  users: number
+  estimateMs: number
+  counts: { note: number; warning: number; held: number }
+  byCode: Record<string, number>
+  troubles: ShownTrouble[]
+}
+
+export interface ShownTrouble {
+  severity: 'note' | 'warning' | 'held'
+  code: string
+  device: string
+  name: string
+  about: string
+  advice: string
+  size: number
+  sha256?: string
 }
 
 /** What the guard saw when it closed the gate. */
@@ -136,5 +165,5 @@ export interface DeviceMark {
 /** The mark by which a migration closes gates and owns its target. */
 export const gateOf = (id: string): string => `baton:${id}`
 
-const ended = new Set<Phase>(['done', 'rolled-back', 'cancelled'])
+const ended = new Set<Phase>(['scanned', 'done', 'rolled-back', 'cancelled'])
 export const isOver = (phase: Phase): boolean => ended.has(phase)

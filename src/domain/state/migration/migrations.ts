@@ -7,7 +7,7 @@ import { type MigrationRow, migrationColumns, toMigration } from './rows/migrati
 
 /** The rows of migrations, as docs/protocols/state-migration.md has them. */
 export interface Migrations {
-  create(id: string, sourceUrl: string, targetUrl: string, options: MigrationOptions): Promise<Migration>
+  create(migration: NewMigration): Promise<Migration>
   /** @throws MIGRATION_NOT_FOUND */
   get(id: string): Promise<Migration>
   /** Newest first. */
@@ -41,6 +41,15 @@ export interface Migrations {
   readonly database: Postgres
 }
 
+export interface NewMigration {
+  id: string
+  sourceUrl: string
+  targetUrl: string
+  options: MigrationOptions
+  /** Only look, and write nothing anywhere. */
+  dryRun?: boolean
+}
+
 /** Columns to set; SQL expressions stand where the value is of the database's clock. */
 export interface Change {
   phase?: Phase
@@ -50,6 +59,7 @@ export interface Change {
   paused?: boolean
   links?: number
   storm?: unknown
+  scan?: unknown
   admitted?: number | null
   backDevices?: number
   stamps?: (
@@ -86,10 +96,10 @@ export function createMigrations(database: Postgres): Migrations {
   return {
     database,
     get,
-    create: async (id, sourceUrl, targetUrl, options) => {
+    create: async ({ id, sourceUrl, targetUrl, options, dryRun = false }) => {
       await database.query(
-        'INSERT INTO state_migrations (id, source_url, target_url, options) VALUES ($1, $2, $3, $4)',
-        [id, sourceUrl, targetUrl, JSON.stringify(options)],
+        'INSERT INTO state_migrations (id, source_url, target_url, options, phase) VALUES ($1, $2, $3, $4, $5)',
+        [id, sourceUrl, targetUrl, JSON.stringify(options), dryRun ? 'scanning' : 'copying'],
       )
       return get(id)
     },
@@ -97,7 +107,7 @@ export function createMigrations(database: Postgres): Migrations {
     findOpen: (sourceUrl, targetUrl) =>
       selectOne(
         database,
-        `source_url = $1 AND target_url = $2 AND phase NOT IN ('rolled-back', 'cancelled')
+        `source_url = $1 AND target_url = $2 AND phase NOT IN ('scanning', 'scanned', 'rolled-back', 'cancelled')
          ORDER BY created_at DESC LIMIT 1`,
         [sourceUrl, targetUrl],
       ),
@@ -191,6 +201,7 @@ async function advance(database: Postgres, id: string, from: Phase[], change: Ch
   set('paused', change.paused)
   set('links', change.links)
   set('storm', change.storm === undefined ? undefined : JSON.stringify(change.storm))
+  set('scan', change.scan === undefined ? undefined : JSON.stringify(change.scan))
   set('admitted', change.admitted)
   set('back_devices', change.backDevices)
   for (const column of change.stamps ?? []) sets.push(`${column} = now()`)

@@ -4,7 +4,7 @@ CREATE TABLE state_migrations (
   source_url    text NOT NULL,
   target_url    text NOT NULL,
   phase         text NOT NULL DEFAULT 'copying' CHECK (phase IN
-                  ('copying', 'ready', 'cutting-over', 'watching', 'done', 'rolling-back', 'rolled-back', 'cancelled')),
+                  ('scanning', 'scanned', 'copying', 'ready', 'cutting-over', 'watching', 'done', 'rolling-back', 'rolled-back', 'cancelled')),
   -- what an operator asked for; the leader obeys
   wanted        text CHECK (wanted IN ('cut-over', 'roll-back', 'cancel', 'finish')),
   paused        boolean NOT NULL DEFAULT false,
@@ -12,6 +12,8 @@ CREATE TABLE state_migrations (
   -- why it stands still, for people
   error         json,
   note          text,
+  -- the report of a dry run
+  scan          json,
   leader        text,
   leader_until  timestamptz,
   round         integer NOT NULL DEFAULT 0,

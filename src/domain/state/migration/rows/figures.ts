@@ -14,16 +14,8 @@ export interface Figures {
   heldLinks(id: string): Promise<Set<string>>
   pending(id: string): Promise<number>
   failed(id: string, limit: number): Promise<{ device: string; error: string }[]>
-  /** The devices that the migration has moved, in pages by name. */
-  movedDevices(id: string, after: string, limit: number): Promise<MovedDevice[]>
-}
-
-export interface MovedDevice {
-  device: string
-  digest: string
-  states: number
-  sourceFingerprint: string
-  targetFingerprint: string
+  /** Of the target when the device was last read back; undefined when it was never moved. */
+  targetFingerprint(id: string, device: string): Promise<string | undefined>
 }
 
 const progressSql = `
@@ -96,7 +88,13 @@ export function createFigures(database: Postgres): Figures {
       )
       return rows
     },
-    movedDevices: (id, after, limit) => readMoved(database, id, after, limit),
+    targetFingerprint: async (id, device) => {
+      const { rows } = await database.query<{ fingerprint: string | null }>(
+        `SELECT target_fingerprint AS fingerprint FROM state_migration_devices WHERE migration = $1 AND device = $2`,
+        [id, device],
+      )
+      return rows[0]?.fingerprint ?? undefined
+    },
   }
 }
 
@@ -155,30 +153,4 @@ async function* readDeviceUsers(
     if (!last || rows.length < 1_000) return
     after = last.device
   }
-}
-
-async function readMoved(
-  database: Postgres,
-  id: string,
-  after: string,
-  limit: number,
-): Promise<MovedDevice[]> {
-  const { rows } = await database.query<{
-    device: string
-    digest: string | null
-    states: number
-    source_fingerprint: string | null
-    target_fingerprint: string | null
-  }>(
-    `SELECT device, digest, states, source_fingerprint, target_fingerprint FROM state_migration_devices
-      WHERE migration = $1 AND device > $2 AND status = 'moved' ORDER BY device LIMIT $3`,
-    [id, after, limit],
-  )
-  return rows.map((row) => ({
-    device: row.device,
-    digest: row.digest ?? '',
-    states: row.states,
-    sourceFingerprint: row.source_fingerprint ?? '',
-    targetFingerprint: row.target_fingerprint ?? '',
-  }))
 }

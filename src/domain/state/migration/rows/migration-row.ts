@@ -1,4 +1,10 @@
-import { defaultOptions, type Migration, type MigrationOptions, type Storm } from '../migration.ts'
+import {
+  defaultOptions,
+  type Migration,
+  type MigrationOptions,
+  type ScanSummary,
+  type Storm,
+} from '../migration.ts'
 
 const iso = (column: string): string =>
   `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS ${column}`
@@ -7,7 +13,7 @@ const age = (column: string, name: string): string =>
 
 /** All that a migration shows, with every duration by the database's clock. */
 export const migrationColumns = `
-  id, source_url, target_url, phase, wanted, paused, options, error, note, round, links, storm, admitted, gate_ms,
+  id, source_url, target_url, phase, wanted, paused, options, error, note, scan, round, links, storm, admitted, gate_ms,
   back_devices, ${age('gate_closed_at', 'gate_closed_for')}, ${age('cut_over_at', 'watched')},
   ${iso('created_at')}, ${iso('cut_over_at')}, ${iso('finished_at')}`
 
@@ -21,6 +27,7 @@ export interface MigrationRow {
   options: Partial<MigrationOptions>
   error: Migration['error'] | null
   note: string | null
+  scan: ScanSummary | null
   round: number
   links: number
   storm: Storm | null
@@ -46,6 +53,7 @@ export function toMigration(row: MigrationRow): Migration {
     options: { ...defaultOptions, ...row.options },
     error: row.error ?? undefined,
     note: row.note ?? undefined,
+    scan: row.scan ?? undefined,
     round: row.round,
     links: row.links,
     storm: row.storm ?? undefined,
