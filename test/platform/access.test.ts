@@ -5,7 +5,7 @@ import { createAuditLog } from '../../src/platform/access/audit-log.ts'
 import { createAuthenticator } from '../../src/platform/access/authenticator.ts'
 import { isKey, newKey } from '../../src/platform/access/key-form.ts'
 import { createKeyStore } from '../../src/platform/access/key-store.ts'
-import { assertRole, type KeyStore, type Principal } from '../../src/platform/access.ts'
+import { assertRole, type KeyStore, keyHash, type Principal } from '../../src/platform/access.ts'
 import { migrate } from '../../src/platform/postgres/migrate.ts'
 import { createPostgres, type Postgres } from '../../src/platform/postgres/postgres.ts'
 import { testDatabase } from '../support/databases.ts'
@@ -128,6 +128,22 @@ describe('authenticator', () => {
     expect(authenticate(guesses.at(-1) ?? '')).toBeUndefined()
   })
 
+  it('knows a key by its hash as well, as long as it is not revoked', async () => {
+    const { key, id } = await keys.create({ name: 'session', role: 'viewer', actor: 'test' })
+    const time = heldClock()
+    const { authenticateHash } = createAuthenticator({
+      keys,
+      clock: time,
+      environmentKeys: ['operator:a-secret-of-16-chars'],
+    })
+    expect(await authenticateHash(keyHash(key))).toMatchObject({ name: 'session', role: 'viewer' })
+    expect(await authenticateHash(keyHash('a-secret-of-16-chars'))).toMatchObject({ role: 'operator' })
+    expect(await authenticateHash(key)).toBeUndefined()
+    await keys.revoke(id, 'test')
+    time.move(4_900)
+    expect(await authenticateHash(keyHash(key))).toBeUndefined()
+  })
+
   it('takes keys of the environment without a database', async () => {
     const none = { find: () => Promise.reject(new Error('no database')) }
     const { authenticate } = createAuthenticator({
@@ -149,6 +165,13 @@ describe('authenticator', () => {
       const { key } = await store.create({ name: 'k', role: 'producer', actor: 'test' })
       const { authenticate } = createAuthenticator({ keys: store, clock, environmentKeys: [] })
       await server.kill()
+      // A backend may answer once more before it notices that its postmaster is gone.
+      const isAway = (): Promise<boolean> =>
+        away.query('SELECT 1').then(
+          () => false,
+          () => true,
+        )
+      await expect.poll(isAway).toBe(true)
       await expect(async () => authenticate(key)).rejects.toMatchObject({ traits: { status: 503 } })
       await server.restart()
       await expect

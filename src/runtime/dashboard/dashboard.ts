@@ -9,7 +9,7 @@ import { type BulkRetries, createBulkRetries } from '../../platform/queues/bulk-
 import type { Ledger } from '../../platform/queues/ledger.ts'
 import type { WakeBus } from '../../platform/wake-bus.ts'
 import { addAssets, readAssets } from './assets.ts'
-import { addErrorPage } from './error-page.ts'
+import { addErrorPage, createAnswerError } from './error-page.ts'
 import { addFormParser } from './form.ts'
 import { addGate } from './gate.ts'
 import { html } from './html.ts'
@@ -77,7 +77,8 @@ async function build(server: FastifyInstance, options: DashboardOptions): Promis
   })
   await server.register(cookie)
   addFormParser(server)
-  addErrorPage(server, { log: options.log, sendBare })
+  const fail = createAnswerError({ log: options.log, sendBare })
+  addErrorPage(server, fail)
   addGate(server, {
     sessions,
     authenticator: options.authenticator,
@@ -85,7 +86,7 @@ async function build(server: FastifyInstance, options: DashboardOptions): Promis
   })
   addAssets(server, layout.assets)
   addLogIn(server, { ...options, sessions, sendBare })
-  const shell = createShell({ clock: options.clock, sessions, layout })
+  const shell = createShell({ clock: options.clock, sessions, layout, fail })
   for (const page of pages) await page.register(server, shell)
   workWhileOpen(server, retries)
 }

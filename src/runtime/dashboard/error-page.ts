@@ -1,22 +1,30 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyReply } from 'fastify'
 import { BatonError, messageOf } from '../../core/errors.ts'
 import type { Log } from '../../platform/log.ts'
 import { databaseError } from '../../platform/postgres/postgres.ts'
+import { PAGE_NOT_FOUND } from './errors.ts'
 import { html } from './html.ts'
 import { home } from './page.ts'
 import type { SendBare } from './shell.ts'
 
 /** Answers every fault as a page. It has no navigation: who asks may not be known, or Postgres away. */
-export function addErrorPage(
-  server: FastifyInstance,
-  { log, sendBare }: { log: Log; sendBare: SendBare },
-): void {
-  server.setErrorHandler((thrown, request, reply) => {
+export function addErrorPage(server: FastifyInstance, answer: AnswerError): void {
+  server.setNotFoundHandler((_request, reply) => answer(reply, PAGE_NOT_FOUND()))
+  server.setErrorHandler((thrown, _request, reply) => answer(reply, thrown))
+}
+
+/** Says what went wrong, and logs what a person has to look at. */
+export type AnswerError = (reply: FastifyReply, thrown: unknown) => FastifyReply
+
+export const createAnswerError =
+  ({ log, sendBare }: { log: Log; sendBare: SendBare }): AnswerError =>
+  (reply, thrown) => {
     const error = nameError(thrown)
     const { status, report } = error.traits
+    const requestId = reply.request.id
     if (report)
       log.error(
-        { code: error.code, requestId: request.id, reason: messageOf(error.cause ?? error) },
+        { code: error.code, requestId, reason: messageOf(error.cause ?? error) },
         'A page of the dashboard failed',
       )
     if (error.retryAfterMs !== undefined)
@@ -25,11 +33,10 @@ export function addErrorPage(
       status,
       title: titles[status] ?? (status >= 500 ? 'Something is wrong' : 'Not done'),
       content: html`<p class="notice notice-bad" role="alert">${error.message}</p>
-<p class="help"><code>${error.code}</code> · request <code>${request.id}</code></p>
+<p class="help"><code>${error.code}</code> · request <code>${requestId}</code></p>
 <p><a href="${home}">Overview</a>${status === 401 && html` · <a href="${home}/log-in">Log in</a>`}</p>`,
     })
-  })
-}
+  }
 
 const titles: Record<number, string> = {
   401: 'Not logged in',

@@ -6,6 +6,12 @@ export const LOG_IN_NEEDED = defineError('LOG_IN_NEEDED', 'Log in with an API ke
   report: false,
 })
 
+export const PAGE_NOT_FOUND = defineError('PAGE_NOT_FOUND', 'The dashboard has no such page.', {
+  status: 404,
+  retry: 'never',
+  report: false,
+})
+
 export const LOG_IN_THROTTLED = defineError(
   'LOG_IN_THROTTLED',
   'Too many attempts to log in came from your address. Try again in {seconds} s.',

@@ -21,7 +21,6 @@ export interface GateOptions {
 export function addGate(server: FastifyInstance, options: GateOptions): void {
   server.decorateRequest('visitor', null)
   server.addHook('onRequest', async (request, reply) => {
-    addSecurityHeaders(reply)
     if (isWrite(request)) assertSameOrigin(request)
     if (request.routeOptions.config.withoutLogIn === true) return undefined
     const visitor = await findVisitor(options, request)
@@ -40,8 +39,10 @@ export function addGate(server: FastifyInstance, options: GateOptions): void {
     if (!options.sessions.isFormToken(request.visitor.session.id, formOf(request).get('token') ?? undefined))
       throw FORM_NOT_OURS()
   })
+  // Here rather than at the request, so that no answer goes without: pages that are not found pass no gate.
   server.addHook('onSend', async (_request, reply, payload) => {
-    if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store')
+    for (const [name, value] of Object.entries(securityHeaders))
+      if (!reply.hasHeader(name)) reply.header(name, value)
     return payload
   })
 }
@@ -62,9 +63,9 @@ function enter(request: FastifyRequest, visitor: Visitor): void {
 
 const isWrite = ({ method }: FastifyRequest): boolean => method !== 'GET' && method !== 'HEAD'
 
-/** A page that a person asked for, rather than what a script of the page fetches. */
+/** A page that a person asked for, rather than what a page fetches: to that a log-in page would be no answer. */
 const isNavigation = ({ headers }: FastifyRequest): boolean =>
-  headers['sec-fetch-mode'] === undefined || headers['sec-fetch-mode'] === 'navigate'
+  headers['sec-fetch-dest'] === undefined || headers['sec-fetch-dest'] === 'document'
 
 /** Besides the token: what a browser says by itself of where a form comes from. @throws FORM_NOT_OURS */
 function assertSameOrigin({ headers }: FastifyRequest): void {
@@ -75,19 +76,18 @@ function assertSameOrigin({ headers }: FastifyRequest): void {
   if (!URL.canParse(origin) || new URL(origin).host !== headers.host) throw FORM_NOT_OURS()
 }
 
-const policy =
+export const contentPolicy =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
   "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-function addSecurityHeaders(reply: FastifyReply): void {
-  reply.headers({
-    'content-security-policy': policy,
-    'x-content-type-options': 'nosniff',
-    'x-frame-options': 'DENY',
-    // Not `no-referrer`: with it browsers send `Origin: null` with our own forms.
-    'referrer-policy': 'same-origin',
-    'cross-origin-opener-policy': 'same-origin',
-    'cross-origin-resource-policy': 'same-origin',
-    'x-robots-tag': 'noindex, nofollow',
-  })
+const securityHeaders: Record<string, string> = {
+  'cache-control': 'no-store',
+  'content-security-policy': contentPolicy,
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+  // Not `no-referrer`: with it browsers send `Origin: null` with our own forms.
+  'referrer-policy': 'same-origin',
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-resource-policy': 'same-origin',
+  'x-robots-tag': 'noindex, nofollow',
 }

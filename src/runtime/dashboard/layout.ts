@@ -18,7 +18,7 @@ interface Frame {
 
 /** A page with its navigation, for somebody who is logged in. */
 export function renderPage(options: LayoutOptions, { view, visitor, token, now }: Frame): string {
-  const readAt = toIso(now)
+  const readAt = view.readAt ?? toIso(now)
   return document(options, {
     title: view.title,
     script: true,

@@ -1,3 +1,4 @@
+import { isIPv6 } from 'node:net'
 import type { Clock } from '../../core/clock.ts'
 import { LOG_IN_THROTTLED } from './errors.ts'
 
@@ -43,5 +44,15 @@ const privateAddress =
  */
 export function addressOf(peer: string, forwardedFor: string | string[] | undefined): string {
   const last = [forwardedFor].flat().join(',').split(',').at(-1)?.trim()
-  return last && privateAddress.test(peer) ? last.slice(0, 64) : peer
+  return networkOf(last && privateAddress.test(peer) ? last.slice(0, 64) : peer)
+}
+
+/** Of an IPv6 address its network: whoever has one address of a /64 has them all. */
+function networkOf(address: string): string {
+  if (isIPv6(address) === false || address.startsWith('::ffff:')) return address
+  const [head = '', tail] = address.split('::')
+  const groups = head === '' ? [] : head.split(':')
+  const known = groups.length + (tail ? tail.split(':').length : 0)
+  while (tail !== undefined && groups.length < 4 && known + groups.length < 8) groups.push('0')
+  return `${groups.slice(0, 4).join(':')}::/64`
 }

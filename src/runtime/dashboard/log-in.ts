@@ -154,6 +154,7 @@ const logInForm = ({
 <form method="post" action="${home}/log-in" class="stack">
   <input type="hidden" name="token" value="${token}">
   <input type="hidden" name="to" value="${to}">
+  <input type="text" name="username" value="baton" autocomplete="username" hidden>
   <label for="key">API key</label>
   <input id="key" name="key" type="password" required autofocus autocomplete="current-password" spellcheck="false"
     aria-describedby="key-help">

@@ -27,6 +27,8 @@ export const home = '/dashboard'
 /** What pages have in common. */
 export interface Shell {
   send(request: FastifyRequest, reply: FastifyReply, view: View): FastifyReply
+  /** For faults that a mounted plugin would answer in a way of its own. */
+  fail(reply: FastifyReply, error: unknown): FastifyReply
   visitor(request: FastifyRequest): Visitor
   /** @throws ROLE_MISSING */
   assertOperator(request: FastifyRequest): void
@@ -42,6 +44,8 @@ export interface View {
   status?: number
   /** Regions of the page (elements with `data-live`) are read again every few seconds. */
   live?: boolean
+  /** When its figures were read, if that was not just now. ISO 8601. */
+  readAt?: string
   /** Which entry of the navigation is the current one; its href. */
   active?: string
 }

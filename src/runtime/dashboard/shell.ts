@@ -26,8 +26,14 @@ export const createSendBare =
       .type(pageType)
       .send(renderBare(layout, view))
 
-export function createShell(options: { clock: Clock; sessions: Sessions; layout: LayoutOptions }): Shell {
-  const { clock, sessions, layout } = options
+export interface ShellOptions {
+  clock: Clock
+  sessions: Sessions
+  layout: LayoutOptions
+  fail: Shell['fail']
+}
+
+export function createShell({ clock, sessions, layout, fail }: ShellOptions): Shell {
   const visitorOf = (request: FastifyRequest): Visitor => {
     // Cannot be: the gate lets nobody else through. If it ever did, nothing may be shown.
     if (!request.visitor) throw new Error('a page without a visitor')
@@ -48,6 +54,7 @@ export function createShell(options: { clock: Clock; sessions: Sessions; layout:
             now: clock.now(),
           }),
         ),
+    fail,
     visitor: visitorOf,
     assertOperator: (request) => assertRole(visitorOf(request).principal, []),
     token: tokenOf,

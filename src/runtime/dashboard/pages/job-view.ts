@@ -44,10 +44,10 @@ ${historyOf(scene)}`
 function factsOf({ job, now }: JobScene, known: JobDetails | undefined): Html {
   return facts([
     ['Queue', html`<a href="${link('/jobs', { queue: job.queue })}">${job.queue}</a>`],
-    ['Attempts', html`${figure(job.attempts)} of ${figure(job.maxAttempts)}`],
+    ['Attempts used', html`${figure(job.attempts)} of ${figure(job.maxAttempts)}`],
     [
       'Interruptions',
-      html`${figure(job.interruptions)}${known && html`, of them crashes ${figure(known.crashes)}`}`,
+      html`${figure(job.interruptions)}${known && html` (crashes: ${figure(known.crashes)})`}`,
     ],
     ['Progress', progressOf(job)],
     ['Accepted', instant(job.enqueuedAt, now)],

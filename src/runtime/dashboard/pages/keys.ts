@@ -93,7 +93,7 @@ function keyTable(list: KeyView[], shell: Shell, request: FastifyRequest): Html 
         instant(key.createdAt, shell.now()),
         key.revokedAt === undefined
           ? revokeForm(key, shell.token(request), key.id === own)
-          : html`<span class="help">${instant(key.revokedAt, shell.now())}</span>`,
+          : html`<span class="help">revoked ${instant(key.revokedAt, shell.now())}</span>`,
       ],
     })),
     empty: 'There is no key in the database.',

@@ -128,7 +128,7 @@ function renderNodes(nodes: ListedNode[], now: number): Html {
         node.dead
           ? html`${stateMark('dead')} <span class="help">was ${node.state}</span>`
           : stateMark(node.state),
-        html`<time datetime="${node.heartbeatAt}" title="${node.heartbeatAt}">${duration(node.heartbeatAgeMs)} ago</time>`,
+        heartbeatOf(node),
         instant(node.startedAt, now),
         node.version,
         renderChildren(node),
@@ -139,6 +139,12 @@ function renderNodes(nodes: ListedNode[], now: number): Html {
     dead > 0 &&
     html`<p class="help">A dead node has been silent for more than 4 s; its jobs are taken over. Its row goes after a day.</p>`
   }`
+}
+
+/** Not turned by the script: its age is told by the clock of the database, which may differ from ours. */
+function heartbeatOf({ heartbeatAt, heartbeatAgeMs }: ListedNode): Html {
+  const age = heartbeatAgeMs < 1_000 ? 'now' : `${duration(heartbeatAgeMs)} ago`
+  return html`<time datetime="${heartbeatAt}" title="${heartbeatAt}" data-absolute>${age}</time>`
 }
 
 function renderChildren({ children }: ListedNode): Hole {

@@ -42,14 +42,16 @@ export function createOverviewPage(options: OverviewOptions): DashboardPage {
   return {
     nav: { href: home, label: 'Overview' },
     register: (server, shell) => {
-      server.get('/', async (request, reply) =>
-        shell.send(request, reply, {
+      server.get('/', async (request, reply) => {
+        const overview = await look()
+        return shell.send(request, reply, {
           title: 'Overview',
           active: home,
           live: true,
-          content: renderOverview(await look(), shell.now()),
-        }),
-      )
+          readAt: overview.summary.readAt,
+          content: renderOverview(overview, shell.now()),
+        })
+      })
     },
   }
 }

@@ -2,10 +2,12 @@ import { createBullBoard } from '@bull-board/api'
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter'
 import { FastifyAdapter } from '@bull-board/fastify'
 import type { FastifyInstance, FastifyReply } from 'fastify'
+import { BatonError } from '../../../core/errors.ts'
 import { withLimit } from '../../../core/lifecycle.ts'
 import { QUEUE_UNAVAILABLE } from '../../../platform/queues/errors.ts'
 import { QUEUES_READ_ONLY } from '../errors.ts'
-import { type DashboardPage, home } from '../page.ts'
+import { contentPolicy } from '../gate.ts'
+import { type DashboardPage, home, type Shell } from '../page.ts'
 import { shapeOf } from '../shape.ts'
 
 export interface QueuesOptions {
@@ -27,17 +29,18 @@ const inspectMs = 3_000
 export function createQueuesPage(options: QueuesOptions): DashboardPage {
   return {
     nav: { href: base, label: 'Queue engine' },
-    register: async (server) => {
+    register: async (server, shell) => {
       const adapter = new FastifyAdapter()
       const board = createBullBoard({
         queues: [],
         serverAdapter: adapter.setBasePath(base),
         options: { uiConfig },
       })
+      adapter.setErrorHandler(answerOf)
       const addQueues = createQueueAdder(options, (queue) => board.addQueue(queue))
       await server.register(
         async (scope) => {
-          addGuards(scope, addQueues)
+          addGuards(scope, shell, addQueues)
           await scope.register(adapter.registerPlugin())
         },
         { prefix: '/queues' },
@@ -67,19 +70,32 @@ function createQueueAdder(
       added.add(queue)
       const adapter = new BullMQAdapter(view as never, { readOnlyMode: true, allowRetries: false })
       for (const field of ['data', 'returnValue', 'progress'] as const)
-        adapter.setFormatter(field, (value: unknown) => (value === undefined ? value : shapeOf(value)))
+        adapter.setFormatter(field, (value: unknown) =>
+          value === undefined || value === null ? value : shapeOf(value),
+        )
       add(adapter)
     }
   }
 }
 
-function addGuards(scope: FastifyInstance, addQueues: () => Promise<void>): void {
+/** Where the board asks the engine itself, whatever fails is the engine; its own words name hosts and keys. */
+function answerOf(error: unknown): { status: 500; body: { error: string } } {
+  const known = error instanceof BatonError ? error : QUEUE_UNAVAILABLE({ reason: 'no answer' })
+  const answer = { status: known.traits.status, body: { error: known.message, code: known.code } }
+  // Its types know no other status; its adapter sends any.
+  return answer as never
+}
+
+function addGuards(scope: FastifyInstance, shell: Shell, addQueues: () => Promise<void>): void {
   scope.addHook('onRequest', async (request, reply) => {
-    if (request.method !== 'GET' && request.method !== 'HEAD') throw QUEUES_READ_ONLY()
+    if (request.method !== 'GET' && request.method !== 'HEAD') return shell.fail(reply, QUEUES_READ_ONLY())
     allowBoard(reply)
-    await addQueues().catch((error: unknown) => {
-      throw QUEUE_UNAVAILABLE.is(error) ? error : QUEUE_UNAVAILABLE({ reason: 'no answer' }, { cause: error })
-    })
+    try {
+      await addQueues()
+    } catch (error) {
+      return shell.fail(reply, QUEUE_UNAVAILABLE({ reason: 'no answer' }, { cause: error }))
+    }
+    return undefined
   })
   scope.addHook('onSend', async (_request, reply, payload) =>
     typeof payload === 'string' && String(reply.getHeader('content-type')).startsWith('text/html')
@@ -90,7 +106,7 @@ function addGuards(scope: FastifyInstance, addQueues: () => Promise<void>): void
 
 /** The board has a `base` element and pictures in its styles. Inline styles and scripts are refused here too. */
 function allowBoard(reply: FastifyReply): void {
-  const policy = String(reply.getHeader('content-security-policy'))
+  const policy = contentPolicy
     .replace("base-uri 'none'", "base-uri 'self'")
     .replace("img-src 'self'", "img-src 'self' data:")
   reply.header('content-security-policy', policy)

@@ -1,0 +1,89 @@
+import { describe, expect, it } from 'vitest'
+import { migrate } from '../../../src/platform/postgres/migrate.ts'
+import { testDatabase } from '../../support/databases.ts'
+import { eventually } from '../../support/processes.ts'
+import { startPostgres, startRedis } from '../../support/servers.ts'
+import { environmentKeys, startDashboard } from './dashboard-harness.ts'
+
+describe('the dashboard', () => {
+  it('says that the queue engine is away, shows the rest, and recovers by itself', async () => {
+    const redis = await startRedis()
+    const dashboard = await startDashboard({
+      databaseUrl: (await testDatabase()).url,
+      engine: { kind: 'redis', url: redis.url },
+    })
+    try {
+      const browser = await dashboard.logIn(environmentKeys.viewer)
+      await dashboard.addFailed({ queue: 'heavy' })
+      await browser.get('/dashboard/queues/api/queues')
+      for (const takeAway of [() => redis.kill(), () => redis.freeze(true)]) {
+        await takeAway()
+        const page = await eventually(
+          async () => {
+            const shown = await browser.page('/dashboard')
+            expect(shown).toContain('The queue engine is away')
+            return shown
+          },
+          { timeoutMs: 12_000, everyMs: 300 },
+        )
+        expect(page).toMatch(/not reachable<\/span> <code>[A-Z_]+</)
+        expect(page).toMatch(/Queue">heavy<.*?Failed"><a[^>]*>1</s)
+        expect(page).not.toContain('0 waiting, 0 delayed')
+        const board = await browser.get('/dashboard/queues/api/queues?page=1&jobsPerPage=10')
+        expect(board.status).toBe(503)
+        expect(await board.text()).not.toContain('127.0.0.1')
+        await redis.freeze(false)
+        await redis.restart()
+        await eventually(
+          async () => expect(await browser.page('/dashboard')).not.toContain('not reachable'),
+          {
+            timeoutMs: 12_000,
+            everyMs: 300,
+          },
+        )
+      }
+    } finally {
+      await dashboard.close()
+    }
+  }, 60_000)
+
+  it('says that Postgres is away instead of showing zeros, and works again when it is back', async () => {
+    const [server, redis] = await Promise.all([startPostgres(), startRedis()])
+    await migrate(server.url)
+    const dashboard = await startDashboard({
+      databaseUrl: server.url,
+      engine: { kind: 'redis', url: redis.url },
+    })
+    try {
+      const browser = await dashboard.logIn(environmentKeys.operator)
+      const id = await dashboard.addFailed()
+      await server.kill()
+      const page = await eventually(async () => {
+        const shown = await browser.page('/dashboard')
+        expect(shown).toContain('Not known: this could not be read')
+        return shown
+      })
+      expect(page).not.toContain('class="tile-figure"')
+      expect(page).toContain('answered in')
+      for (const path of ['/jobs', '/failed', '/audit', '/keys', `/jobs/${id}`]) {
+        const answer = await browser.get(`/dashboard${path}`)
+        expect(answer.status).toBe(503)
+        expect(await answer.text()).toMatch(/DATABASE_(UNAVAILABLE|OVERLOADED)/)
+      }
+      const act = await browser.post(`/dashboard/jobs/${id}/retry`)
+      expect(act.status).toBe(503)
+      // A key of the environment lets somebody in to see what is wrong.
+      expect((await dashboard.logIn(environmentKeys.viewer)).cookie).toContain('baton_dashboard=')
+      await server.restart()
+      await eventually(
+        async () => expect(await browser.page('/dashboard')).toContain('class="tile-figure"'),
+        {
+          timeoutMs: 10_000,
+        },
+      )
+      expect((await dashboard.ledger.get(id))?.state).toBe('failed')
+    } finally {
+      await dashboard.close()
+    }
+  }, 60_000)
+})
