@@ -18,7 +18,7 @@ import { readBytes } from './json-reader.ts'
 import { openApi } from './open-api.ts'
 import type { Overload } from './overload.ts'
 import { problemHeaders, problemOf, problemType, toBatonError } from './problem.ts'
-import { requestIdOf } from './request-origin.ts'
+import { createRequestIds } from './request-origin.ts'
 import { createRouteTable, type RouteTable } from './route-table.ts'
 
 declare module 'fastify' {
@@ -70,11 +70,11 @@ const keepAliveMs = 95_000
 
 /** A fastify that answers every fault in one form, and knows who asks. Routes are added by the caller. */
 export async function createServer(options: ServerOptions): Promise<FastifyInstance> {
-  const { clock, limits } = options
+  const { limits } = options
   const server = fastify({
     logger: false,
     requestIdHeader: false,
-    genReqId: (message) => requestIdOf(message, clock),
+    genReqId: createRequestIds(options.clock),
     bodyLimit: limits.bodyBytes,
     requestTimeout: requestMs,
     connectionTimeout: silentMs,

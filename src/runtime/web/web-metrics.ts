@@ -26,6 +26,8 @@ const summaryMs = 5_000
 
 export function createWebMetrics(options: WebMetricsOptions): WebMetrics {
   const { metrics, ledger, clock, log } = options
+  // Counted for each job on the path that has to be fast, so it is handed over only when somebody asks.
+  const accepted = new Map<string, number>()
   let countedAt = Number.NEGATIVE_INFINITY
   let counting: Promise<void> | undefined
 
@@ -55,8 +57,10 @@ export function createWebMetrics(options: WebMetricsOptions): WebMetrics {
         ms / 1_000,
       ),
     problem: (code) => metrics.count('baton_problems_total', { code }),
-    accepted: (job) => metrics.count('baton_jobs_accepted_total', { job }),
+    accepted: (job) => void accepted.set(job, (accepted.get(job) ?? 0) + 1),
     scrape: async () => {
+      for (const [job, count] of accepted) metrics.count('baton_jobs_accepted_total', { job }, count)
+      accepted.clear()
       const { backlog, streams, databaseWaiting } = options.gauges()
       metrics.set('baton_accept_backlog', {}, backlog)
       metrics.set('baton_event_streams', {}, streams)
