@@ -5,7 +5,7 @@ import type { Config } from '../platform/config/config.ts'
 import { createLog, type Log } from '../platform/log.ts'
 import { createMetrics, type Metrics } from '../platform/metrics.ts'
 import { createPostgres, type Postgres } from '../platform/postgres/postgres.ts'
-import type { QueueBackend } from '../platform/queues/backend.ts'
+import type { BullmqBackend } from '../platform/queues/backends/bullmq.ts'
 import type { Ledger } from '../platform/queues/ledger.ts'
 import { createLedger } from '../platform/queues/ledger-postgres.ts'
 import type { WakeBus } from '../platform/wake-bus.ts'
@@ -19,7 +19,7 @@ export interface Ground {
   metrics: Metrics
   postgres: Postgres
   ledger: Ledger
-  backend: QueueBackend
+  backend: BullmqBackend
   wakeBus: WakeBus
   /** Closes what was opened, last first. */
   releasers: Releasers

@@ -2,7 +2,7 @@ import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import type { Config } from '../../platform/config/config.ts'
 import type { Postgres } from '../../platform/postgres/postgres.ts'
-import type { QueueBackend } from '../../platform/queues/backend.ts'
+import type { BullmqBackend } from '../../platform/queues/backends/bullmq.ts'
 import { createPostgresBackend } from '../../platform/queues/backends/postgres.ts'
 import { createRedisBackend } from '../../platform/queues/backends/redis.ts'
 import type { WakeBus } from '../../platform/wake-bus.ts'
@@ -24,7 +24,7 @@ export interface WakeBusOptions extends Pick<EngineOptions, 'config' | 'clock' |
 }
 
 /** On Redis when REDIS_URL is set, else on Postgres. */
-export function createBackend({ config, url, clock, onError, connections }: EngineOptions): QueueBackend {
+export function createBackend({ config, url, clock, onError, connections }: EngineOptions): BullmqBackend {
   return config.redisUrl
     ? createRedisBackend({ url: config.redisUrl, clock, onError })
     : createPostgresBackend({ url, clock, onError, connections })

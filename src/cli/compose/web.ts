@@ -16,6 +16,7 @@ import { createWeb, type Web } from '../../runtime/web/web.ts'
 import { readVersion } from '../cli.ts'
 import { createGround, type Ground } from '../compose.ts'
 import { loadJobs } from '../load-jobs.ts'
+import { createDashboardPlugin } from './dashboard.ts'
 import { assertDatabaseReady, type Database, openDatabase } from './database.ts'
 import { createPushWeb } from './push.ts'
 
@@ -74,7 +75,9 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
   const bodies = createBodies({ stores: createBodyStores(config.bodyStores, clock), postgres, clock, log })
   releasers.add('bodies', () => bodies.close())
   const authenticator = createAuthenticator({ keys, clock, environmentKeys: config.apiKeys })
+  const audit = createAuditLog({ postgres })
   const push = createPushWeb(ground, authenticator, maxListens)
+  const dashboard = createDashboardPlugin(ground, { registry, authenticator, keys, audit })
   let stopping = false
   const web = await createWeb({
     ...ground,
@@ -83,11 +86,11 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     shutdownMs: config.shutdownMs - leaveMs,
     metricsOpen: config.metricsOpen,
     authenticator,
-    audit: createAuditLog({ postgres }),
+    audit,
     registry,
     acceptance,
     bodies,
-    plugins: [push.plugin],
+    plugins: [push.plugin, dashboard],
     limits: { connections: maxListens + 5_000 },
   })
   // What was committed is handed to the queue before the connections close; the reconciler would need a second.
