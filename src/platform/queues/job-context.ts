@@ -3,13 +3,14 @@ import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
 import type { Postgres } from '../postgres/postgres.ts'
 import { type ActiveRun, assertWritable, linesOf, loseRun, signalOf } from './active-run.ts'
+import { readCheckpoint } from './checkpoint.ts'
 import { JOB_CONTEXT_MISUSED, JOB_RESULT_INVALID } from './errors.ts'
 import { done, type JobContext } from './job.ts'
 import type { Ledger } from './ledger.ts'
 import { toJson } from './ledger-json.ts'
 import { createProgress } from './progress.ts'
-import { createRunCheckpoints } from './run-checkpoints.ts'
-import { createRunLoops } from './run-loops.ts'
+import { createRunCheckpoints, type RunCheckpoints } from './run-checkpoints.ts'
+import { createRunLoops, type RunLoops } from './run-loops.ts'
 import { resultFault } from './settlement.ts'
 
 export interface ContextOptions {
@@ -30,16 +31,20 @@ export function createJobContext(options: ContextOptions): JobContext<unknown> {
   const { run, ledger, clock, draining } = options
   const { delivery, token } = run
   const { id, name } = delivery
-  const checkpoints = createRunCheckpoints(options)
-  const loops = createRunLoops(options, checkpoints)
   let log: Log | undefined
+  let bound: Bound | undefined
+  // Most jobs save nothing, and a context is made for each of them: what is not asked for is not made.
+  const bind = (): Bound => {
+    bound ??= bindCheckpoints(options)
+    return bound
+  }
 
   return {
     id,
     name,
     attempt: run.attempt,
     traceparent: run.origin?.traceparent,
-    checkpoint: checkpoints.before.value,
+    checkpoint: readCheckpoint(options.checkpoint).value,
     get signal() {
       return signalOf(run)
     },
@@ -54,9 +59,9 @@ export function createJobContext(options: ContextOptions): JobContext<unknown> {
       run.progress ??= createProgress((newest) => showProgress(options, newest))
       run.progress.set(value, clock.monotonicMs())
     },
-    save: (checkpoint) => checkpoints.save(checkpoint),
-    iterate: (source, how = {}) => ({ [Symbol.asyncIterator]: () => loops.loop(source, how) }),
-    transact: (checkpoint, work) => checkpoints.transact(checkpoint, work),
+    save: async (checkpoint) => bind().checkpoints.save(checkpoint),
+    iterate: (source, how = {}) => ({ [Symbol.asyncIterator]: () => bind().loops.loop(source, how) }),
+    transact: async (checkpoint, work) => bind().checkpoints.transact(checkpoint, work),
     once: async (work) => {
       assertWritable(run, 'once')
       if (run.committed) throw JOB_CONTEXT_MISUSED({ what: 'called once twice; the first has ended the job' })
@@ -73,6 +78,16 @@ export function createJobContext(options: ContextOptions): JobContext<unknown> {
       return done(result)
     },
   }
+}
+
+interface Bound {
+  checkpoints: RunCheckpoints
+  loops: RunLoops
+}
+
+function bindCheckpoints(options: ContextOptions): Bound {
+  const checkpoints = createRunCheckpoints(options)
+  return { checkpoints, loops: createRunLoops(options, checkpoints) }
 }
 
 async function showProgress({ run, ledger, clock, log }: ContextOptions, value: unknown): Promise<void> {
