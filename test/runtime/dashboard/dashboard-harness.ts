@@ -197,7 +197,8 @@ export async function tryLogIn(
   })
 }
 
-async function logIn(request: Request, key: string): Promise<Browser> {
+/** A browser of somebody who is logged in. */
+export async function logIn(request: Request, key: string): Promise<Browser> {
   const answer = await tryLogIn(request, key)
   const cookie = cookieOf(answer, 'baton_dashboard')
   if (!cookie) throw new Error(`no log-in: ${answer.status} ${await answer.text()}`)
