@@ -1,6 +1,7 @@
+import { bodyJobs } from './bodies.ts'
 import { importTable } from './import.ts'
 import { photo } from './photo.ts'
 import { report } from './report.ts'
 
 /** Every job of the project. Add yours. */
-export const jobs = [importTable, photo, report]
+export const jobs = [importTable, photo, report, ...bodyJobs]

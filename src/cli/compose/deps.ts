@@ -10,7 +10,7 @@ import type { Ground } from '../compose.ts'
 export function createDeps(ground: Ground, registry: Registry): Deps {
   const { config, postgres, clock, log, releasers } = ground
   const stores = createBodyStores(config.bodyStores, clock)
-  const bodies = createBodies({ stores, postgres, clock, log })
+  const bodies = createBodies({ stores, postgres, clock, log, retentionMs: config.bodyRetentionMs })
   releasers.add('bodies', () => bodies.close())
   return { postgres, bodies, clock, log, enqueue: createEnqueue(ground, registry) }
 }

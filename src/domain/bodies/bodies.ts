@@ -12,6 +12,8 @@ import { createGuardedStore } from './guarded-store.ts'
 import { receive } from './receive.ts'
 import { type RepairReport, repair } from './repair.ts'
 import { createRepairQueue } from './repair-queue.ts'
+import { createUpkeep } from './upkeep/create-upkeep.ts'
+import type { BodyUpkeep } from './upkeep.ts'
 
 /** What the rest of Baton sees of bodies. Whatever it hands out has been verified, byte for byte, before. */
 export interface Bodies {
@@ -38,6 +40,8 @@ export interface Bodies {
   stat(id: string): Promise<BodyInfo>
   /** Reads every copy, takes bad ones away and writes missing ones. */
   repair(id: string): Promise<RepairReport>
+  /** What keeps bodies whole over the years. */
+  readonly upkeep: BodyUpkeep
   /** Resolves when the repairs that reads have set off are done. */
   idle(): Promise<void>
   /** Lets the repairs under way end, then closes the stores. */
@@ -108,56 +112,54 @@ export interface BodiesOptions {
   maxTransfers?: number
   /** How many more of each may wait, for up to 10 s; 1,000 unless said. */
   maxWaiting?: number
+  /** A body to which nothing refers is kept so long after its last put, ms; 30 days unless said. */
+  retentionMs?: number
   /** Where bodies are kept that have no id yet, when a store cannot. The system's folder for such unless said. */
   spoolFolder?: string
 }
 
 const copies = 2
+const monthMs = 30 * 86_400_000
 
-/** Bodies over several stores, two verified copies each. */
-export function createBodies(options: BodiesOptions): Bodies {
+/** What the doors of the room share. */
+function createParts(options: BodiesOptions) {
   const { postgres, clock, log, timeoutMs = 30_000 } = options
   const stores = options.stores.map((store) => createGuardedStore({ store, postgres, clock, timeoutMs }))
+  const active = stores.filter(({ draining }) => !draining)
   const catalog = createCatalog(postgres)
-  const bounds = {
-    clock,
-    maxActive: options.maxTransfers ?? 64,
-    maxWaiting: options.maxWaiting ?? 1_000,
-    maxWaitMs: 10_000,
-  }
-  const receiving = createAdmission(bounds)
-  const mend = (id: string) => repair({ stores, active: stores, catalog, copies, clock, timeoutMs, log }, id)
+  const mend = (id: string) => repair({ stores, active, catalog, copies, clock, timeoutMs, log }, id)
   const repairs = createRepairQueue({ repair: mend, catalog, log })
-  const delivery = {
-    stores,
-    catalog,
-    clock,
-    timeoutMs,
-    admission: createAdmission(bounds),
-    onSuspect: repairs.suspect,
-  }
+  const admission = () =>
+    createAdmission({
+      clock,
+      maxActive: options.maxTransfers ?? 64,
+      maxWaiting: options.maxWaiting ?? 1_000,
+      maxWaitMs: 10_000,
+    })
+  const delivery = { stores, catalog, clock, timeoutMs, admission: admission(), onSuspect: repairs.suspect }
   const intake = {
-    stores,
+    stores: active,
     catalog,
     copies,
+    admission: admission(),
     maxBytes: options.maxBytes ?? 2 ** 30,
     spoolFolder: options.spoolFolder ?? tmpdir(),
   }
+  return { postgres, clock, log, stores, active, catalog, copies, mend, repairs, delivery, intake }
+}
 
+/** Bodies over several stores, two verified copies each. */
+export function createBodies(options: BodiesOptions): Bodies {
+  const parts = createParts(options)
+  const { stores, catalog, mend, repairs, delivery, intake } = parts
   const get = async (id: string, wish: GetOptions = {}): Promise<Content> => {
     assertBodyId(id)
     return deliver(delivery, id, wish)
   }
+  const put: Bodies['put'] = (source, wish = {}) => receive(intake, source, wish)
 
   return {
-    put: async (source, wish = {}) => {
-      const leave = await receiving.enter(wish.signal)
-      try {
-        return await receive(intake, source, wish)
-      } finally {
-        leave()
-      }
-    },
+    put,
     get,
     read: (id, wish) => readAll(get, id, wish),
     stat: async (id) => {
@@ -169,6 +171,13 @@ export function createBodies(options: BodiesOptions): Bodies {
       assertBodyId(id)
       return mend(id)
     },
+    upkeep: createUpkeep({
+      ...parts,
+      raw: options.stores,
+      retentionMs: options.retentionMs ?? monthMs,
+      repair: mend,
+      put,
+    }),
     idle: repairs.idle,
     close: async () => {
       await repairs.close()

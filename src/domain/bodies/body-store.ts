@@ -14,6 +14,8 @@ import type { Readable } from 'node:stream'
 export interface BodyStore {
   /** Stands in rows, logs and metrics: stable for one place, and free of secrets. */
   readonly name: string
+  /** Is read from, but takes no new bodies, and gives its bodies to the others. */
+  readonly draining?: boolean
   /**
    * A random word that the place itself keeps, made when it is first used. Another word than the last time
    * means another place: a disk that is not mounted would otherwise swear that it has nothing.

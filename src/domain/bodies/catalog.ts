@@ -1,12 +1,14 @@
 import { createBatcher } from '../../core/batcher.ts'
 import type { Postgres, Queryable } from '../../platform/postgres/postgres.ts'
 import type { BodyDigest } from './chunk-digests.ts'
-import { claimDue, fulfil, postpone, wishAll, wishOf } from './repair-rows.ts'
+import { claimDue, fulfil, postpone, wishAll, wishOf, withdraw } from './repair-rows.ts'
 
 export interface BodyRow extends BodyDigest {
   /** Names of the stores that hold a durable copy. */
   stores: string[]
   createdAt: Date
+  /** A sweep means to remove it, unless somebody asks for it meanwhile. */
+  condemned: boolean
 }
 
 /**
@@ -19,6 +21,8 @@ export interface Catalog {
   find(id: string): Promise<BodyRow | undefined>
   /** Makes the row, or revives one that a sweep had condemned. */
   announce(digest: BodyDigest): Promise<void>
+  /** Takes a condemnation back. */
+  revive(id: string): Promise<void>
   /** Records durable copies, and wishes for a repair in the same transaction when a reason is given. */
   record(id: string, stores: string[], repairReason?: string): Promise<void>
   /** Wishes for a repair. */
@@ -27,6 +31,11 @@ export interface Catalog {
   wishOf(id: string): Promise<string | undefined>
   /** Takes stores from the row and adds others, and ends the wish unless somebody wished again meanwhile. */
   fulfil(id: string, change: CopyChange): Promise<void>
+  /**
+   * Takes one store from the row and runs `remove` under the row's lock. Not for an hour after a put: one that has
+   * announced itself may be about to count on that very copy. False: not now.
+   */
+  withdraw(id: string, store: string, remove: () => Promise<unknown>): Promise<boolean>
   /** Records why a repair failed; it is due again after a growing pause. */
   postpone(id: string, wish: string, error: string): Promise<void>
   /** Wishes that are due, the oldest first, each for this caller alone for the next `leaseMs`. */
@@ -62,10 +71,14 @@ export function createCatalog(postgres: Postgres): Catalog {
   return {
     find: (id) => findRow(postgres, id),
     announce: (digest) => announcing.add(digest),
+    revive: async (id) => {
+      await postgres.query('UPDATE bodies SET condemned_at = NULL, touched_at = now() WHERE id = $1', [id])
+    },
     record: (id, stores, repairReason) => recording.add({ id, stores, repairReason }),
     wish: (id, reason) => wishAll(postgres, [{ id, reason }]),
     wishOf: (id) => wishOf(postgres, id),
     fulfil: (id, change) => fulfil(postgres, id, change),
+    withdraw: (id, store, remove) => withdraw(postgres, { id, store }, remove),
     postpone: (id, wish, error) => postpone(postgres, { id, wish, error }),
     claimDue: (limit, leaseMs) => claimDue(postgres, limit, leaseMs),
   }
@@ -78,9 +91,10 @@ async function findRow(database: Queryable, id: string): Promise<BodyRow | undef
     chunks: Buffer
     stores: string[]
     created_at: Date
+    condemned: boolean
   }>({
     name: 'bodies-find',
-    text: `SELECT id, size, chunks, stores, created_at FROM bodies WHERE id = $1 AND stores <> '{}'`,
+    text: `SELECT id, size, chunks, stores, created_at, condemned_at IS NOT NULL AS condemned FROM bodies WHERE id = $1 AND stores <> '{}'`,
     values: [id],
   })
   const row = rows[0]

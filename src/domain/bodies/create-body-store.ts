@@ -17,9 +17,18 @@ export const defaultBodyStores = ['file:.baton/bodies-a', 'file:.baton/bodies-b'
  * - `webdav+http://user:password@host/folder`, `webdav+https://…`
  * - `s3://KEY:SECRET@host/bucket/prefix?region=eu-central-1`; `&tls=off` for plain HTTP
  *
+ * With `#drain` at its end it takes no new bodies, and rebalancing empties it.
+ *
  * @throws BODY_STORE_INVALID
  */
 export function createBodyStore(url: string, clock: Clock): BodyStore {
+  const [place = '', mark] = url.split('#')
+  if (mark === undefined) return storeAt(place, clock)
+  if (mark === 'drain') return { ...storeAt(place, clock), draining: true }
+  throw BODY_STORE_INVALID({ url: redacted(url), reason: 'only #drain may stand at its end' })
+}
+
+function storeAt(url: string, clock: Clock): BodyStore {
   const scheme = /^([a-z0-9+]+):/i.exec(url)?.[1]?.toLowerCase()
   if (scheme === 'file') return createDirectoryStore({ root: directoryOf(url), clock })
   if (scheme === 's3') return s3Of(url, clock)
@@ -61,6 +70,11 @@ export function createBodyStores(urls: readonly string[], clock: Clock): BodySto
   const stores = (urls.length === 0 ? defaultBodyStores : urls).map((url) => createBodyStore(url, clock))
   const twice = stores.find((store, index) => stores.findIndex(({ name }) => name === store.name) !== index)
   if (twice) throw BODY_STORE_INVALID({ url: twice.name, reason: 'it is named twice' })
+  const active = stores.filter(({ draining }) => !draining)
+  if (active.length < 2) {
+    const reason = 'with it fewer than two stores take new bodies, and each body has two copies'
+    throw BODY_STORE_INVALID({ url: stores.find(({ draining }) => draining)?.name ?? '(none)', reason })
+  }
   return stores
 }
 

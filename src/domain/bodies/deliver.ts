@@ -24,6 +24,7 @@ export interface DeliverOptions {
 export async function deliver(options: DeliverOptions, id: string, wish: GetOptions): Promise<Content> {
   const row = await findBody(options.catalog, id)
   const { start, end } = resolveRange(row, wish.range)
+  if (row.condemned) await options.catalog.revive(id)
   const leave = await options.admission.enter(wish.signal)
   try {
     const chunks = verifiedBytes(options, row, { start, end })

@@ -32,6 +32,7 @@ export function createGuardedStore({ store, postgres, clock, timeoutMs }: Guarde
   const stage = store.stage?.bind(store)
   return {
     name: store.name,
+    draining: store.draining ?? false,
     identity: () => within(store.identity()),
     ...(stage && {
       stage: async () => {

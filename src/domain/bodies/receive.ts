@@ -1,3 +1,4 @@
+import type { Admission } from './admission.ts'
 import type { PutOptions, PutResult } from './bodies.ts'
 import type { BodyStore } from './body-store.ts'
 import type { Catalog } from './catalog.ts'
@@ -17,6 +18,7 @@ export interface ReceiveOptions {
   /** The stores that take new bodies. */
   stores: readonly BodyStore[]
   catalog: Catalog
+  admission: Admission
   copies: number
   maxBytes: number
   spoolFolder: string
@@ -35,6 +37,19 @@ export interface ReceiveOptions {
  * nobody announced for a long time: so it can never take away what a put has just written.
  */
 export async function receive(
+  options: ReceiveOptions,
+  source: AsyncIterable<Uint8Array>,
+  wish: PutOptions,
+): Promise<PutResult> {
+  const leave = await options.admission.enter(wish.signal)
+  try {
+    return await takeIn(options, source, wish)
+  } finally {
+    leave()
+  }
+}
+
+async function takeIn(
   options: ReceiveOptions,
   source: AsyncIterable<Uint8Array>,
   { minCopies = 2, signal }: PutOptions,

@@ -56,3 +56,20 @@ export async function claimDue(database: Queryable, limit: number, leaseMs: numb
   )
   return rows.map((row) => row.body)
 }
+
+export async function withdraw(
+  postgres: Postgres,
+  { id, store }: { id: string; store: string },
+  remove: () => Promise<unknown>,
+): Promise<boolean> {
+  return postgres.transaction(async (client) => {
+    const { rowCount } = await client.query(
+      `UPDATE bodies SET stores = array_remove(stores, $2)
+       WHERE id = $1 AND touched_at < now() - interval '1 hour' AND cardinality(array_remove(stores, $2)) > 0`,
+      [id, store],
+    )
+    if (rowCount === 0) return false
+    await remove()
+    return true
+  })
+}

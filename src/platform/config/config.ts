@@ -160,6 +160,16 @@ export const settings = {
     about:
       'Two or more stores of bodies, with commas between: `file:/a`, `webdav+http://host/path`, `s3://…`.',
   }),
+  bodyRetentionMs: integer(
+    'BODY_RETENTION_MS',
+    30 * day,
+    { min: day, max: 3_650 * day },
+    {
+      default: '2592000000',
+      unit: 'ms',
+      about: 'How long a body is kept after its last upload when no job that is kept refers to it.',
+    },
+  ),
   site: text('SITE', 'main', {
     default: 'main',
     unit: 'name',
