@@ -64,10 +64,11 @@ export interface TestRunner extends JobRunner {
   die(): Promise<void>
 }
 
-export function useStage(kind: EngineKind): () => Stage {
+/** @param redisUrl of a server of one's own, to take it away */
+export function useStage(kind: EngineKind, redisUrl?: () => Promise<string>): () => Stage {
   let stage: (Stage & { close(): Promise<void> }) | undefined
   beforeAll(async () => {
-    stage = await createStage(kind)
+    stage = await createStage(kind, await redisUrl?.())
   })
   afterAll(async () => {
     await stage?.close()
@@ -78,7 +79,7 @@ export function useStage(kind: EngineKind): () => Stage {
   }
 }
 
-async function createStage(kind: EngineKind): Promise<Stage & { close(): Promise<void> }> {
+async function createStage(kind: EngineKind, redisUrl?: string): Promise<Stage & { close(): Promise<void> }> {
   const database = await testDatabase()
   const clock = createSystemClock()
   const postgres = createPostgres({
@@ -88,7 +89,7 @@ async function createStage(kind: EngineKind): Promise<Stage & { close(): Promise
     onError: () => undefined,
   })
   const ledger = createLedger({ postgres, clock })
-  const backend = await openBackend(kind, database.url)
+  const backend = await openBackend(kind, database.url, redisUrl)
   const lines: Record<string, unknown>[] = []
   const log = capture(lines)
   const counted: string[] = []
@@ -188,8 +189,9 @@ async function createStage(kind: EngineKind): Promise<Stage & { close(): Promise
   return { ...stage, close }
 }
 
-async function openBackend(kind: EngineKind, url: string): Promise<QueueBackend> {
+async function openBackend(kind: EngineKind, url: string, redisUrl?: string): Promise<QueueBackend> {
   const options = { clock: createSystemClock(), onError: () => undefined }
+  if (redisUrl) return createRedisBackend({ ...options, url: redisUrl })
   if (kind === 'redis') return createRedisBackend({ ...options, ...(await testRedis()) })
   await migrateQueues(url)
   return createPostgresBackend({ ...options, url, connections: 12 })
