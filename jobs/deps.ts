@@ -1,5 +1,6 @@
 import type { Clock } from '../src/core/clock.ts'
 import type { Bodies } from '../src/domain/bodies/bodies.ts'
+import type { StateAdministration } from '../src/domain/state/administration.ts'
 import type { Log } from '../src/platform/log.ts'
 import type { Postgres } from '../src/platform/postgres/postgres.ts'
 
@@ -7,6 +8,7 @@ import type { Postgres } from '../src/platform/postgres/postgres.ts'
 export interface Deps {
   postgres: Postgres
   bodies: Bodies
+  states: StateAdministration
   clock: Clock
   log: Log
   enqueue: Enqueue

@@ -5,6 +5,7 @@ import { createBodyStores } from '../../domain/bodies/create-body-store.ts'
 import { createAcceptance } from '../../platform/queues/accept.ts'
 import { assertFits, type Registry } from '../../platform/queues/registry.ts'
 import type { Ground } from '../compose.ts'
+import { createAdministration } from './state.ts'
 
 /** What jobs are given. A domain that jobs need is made here and added to jobs/deps.ts. */
 export function createDeps(ground: Ground, registry: Registry): Deps {
@@ -12,7 +13,9 @@ export function createDeps(ground: Ground, registry: Registry): Deps {
   const stores = createBodyStores(config.bodyStores, clock)
   const bodies = createBodies({ stores, postgres, clock, log, retentionMs: config.bodyRetentionMs })
   releasers.add('bodies', () => bodies.close())
-  return { postgres, bodies, clock, log, enqueue: createEnqueue(ground, registry) }
+  const { states, close } = createAdministration({ databaseUrl: postgres.url, clock, log })
+  releasers.add('states', close)
+  return { postgres, bodies, states, clock, log, enqueue: createEnqueue(ground, registry) }
 }
 
 function createEnqueue(ground: Ground, registry: Registry): Enqueue {

@@ -16,14 +16,12 @@ import { createMigrations, type Migrations } from './migration/migrations.ts'
 import { createFigures, type Figures } from './migration/rows/figures.ts'
 import { type Verification, verifyStores } from './migration/verify.ts'
 import { type MigrationView, readRate, toView } from './migration/view.ts'
-import { canonicalUrl, maskUrl, openStore } from './open-store.ts'
+import { canonicalUrl, maskUrl, type OpenStoreOptions, openStore } from './open-store.ts'
 import { type ScanReport, scanStore } from './scan.ts'
 import type { MovableStore } from './store.ts'
 
 /** Everything that an operator can do with migrations, for the command line, HTTP and jobs alike. */
 export interface StateAdministration {
-  /** Looks and writes nothing. Without a target, as if it went to Z-Push's SQL tables. */
-  scan(from: string, to: string | undefined, watch?: ScanWatch): Promise<ScanReport>
   /** The open migration between the two stores, or a new one. Nothing is done yet: an engine does it. */
   start(from: string, to: string, options: StartOptions): Promise<Migration>
   find(from: string, to: string): Promise<Migration | undefined>
@@ -86,7 +84,6 @@ export function createStateAdministration(options: AdministrationOptions): State
   return {
     migrations,
     view,
-    scan: (from, to, watch) => scan({ open, clock }, { from, to, ...watch }),
     start: (from, to, start) => startOne({ open, migrations, clock }, { from, to, start }),
     find: (from, to) => migrations.findOpen(canonicalUrl(from), canonicalUrl(to)),
     get: (id) => migrations.get(id),
@@ -96,7 +93,7 @@ export function createStateAdministration(options: AdministrationOptions): State
       return view(id)
     },
     verify: (id, watch) => verify({ open, migrations, figures }, id, watch ?? {}),
-    reset: (id, onProgress) => reset({ open, migrations }, id, onProgress ?? (() => undefined)),
+    reset: (id, onProgress) => reset({ open, migrations, figures }, id, onProgress ?? (() => undefined)),
     work: (id, work) => runMigration(id, { ...work, migrations, openStore: open, clock, log }),
   }
 }
@@ -108,17 +105,22 @@ interface Tools {
   clock: Clock
 }
 
-async function scan(
-  { open, clock }: Pick<Tools, 'open' | 'clock'>,
+/**
+ * The dry run by itself: needs no database of Baton's, writes nothing. Without a target, as if it went to Z-Push's SQL
+ * tables; with one, that is looked at, too.
+ */
+export async function scanUrls(
+  tools: OpenStoreOptions,
   work: ScanWatch & { from: string; to: string | undefined },
 ): Promise<ScanReport> {
-  const store = open(canonicalUrl(work.from))
-  const target = work.to === undefined ? undefined : open(canonicalUrl(work.to))
+  const store = openStore(canonicalUrl(work.from), tools)
+  const target = work.to === undefined ? undefined : openStore(canonicalUrl(work.to), tools)
   try {
+    await target?.check('target')
     const { signal, onProgress } = work
     return await scanStore({
       store,
-      clock,
+      clock: tools.clock,
       ...(target ? { target } : {}),
       ...(signal ? { signal } : {}),
       ...(onProgress ? { onProgress } : {}),
@@ -201,7 +203,7 @@ const resettable: Phase[] = ['copying', 'ready', 'cancelled', 'rolled-back']
 
 /** Step 13 of the protocol. The rows go last, so that a reset that was cut short can be repeated. */
 async function reset(
-  { open, migrations }: Pick<Tools, 'open' | 'migrations'>,
+  { open, migrations, figures }: Pick<Tools, 'open' | 'migrations' | 'figures'>,
   id: string,
   onProgress: (devices: number) => void,
 ): Promise<number> {
@@ -227,12 +229,21 @@ async function reset(
   })
   const target = open(migration.targetUrl)
   try {
-    const removed = await empty(target, gateOf(id), onProgress)
+    // One that never copied never marked its target, either.
+    const { total } = (await figures.progress(id)).devices
+    const removed =
+      total === 0 ? await unmark(target, gateOf(id)) : await empty(target, gateOf(id), onProgress)
     await migrations.remove(id)
     return removed
   } finally {
     await target.close()
   }
+}
+
+async function unmark(target: MovableStore, gate: string): Promise<number> {
+  const version = await target.version().catch(() => undefined)
+  if (version === gate) await target.dismantle()
+  return 0
 }
 
 async function empty(

@@ -173,8 +173,8 @@ function addLinks(links: Link[], report: ScanReport, found: Found, { target }: S
 const estimate = ({ scanMs, states, bytes }: ScanReport): number =>
   Math.round(2 * scanMs + states / 6 + bytes / 60_000)
 
-/** The report for people and machines, with at most a thousand troubles in full. */
-export const summaryOf = (report: ScanReport): ScanSummary => ({
+/** The report for people and machines, with at most so many troubles in full. */
+export const summaryOf = (report: ScanReport, listed = 1_000): ScanSummary => ({
   devices: report.devices,
   states: report.states,
   bytes: report.bytes,
@@ -183,7 +183,7 @@ export const summaryOf = (report: ScanReport): ScanSummary => ({
   estimateMs: report.estimateMs,
   counts: report.counts,
   byCode: report.byCode,
-  troubles: report.troubles.slice(0, 1_000).map(shownTrouble),
+  troubles: report.troubles.slice(0, listed).map(shownTrouble),
 })
 
 export function shownTrouble(trouble: Trouble): ShownTrouble {
