@@ -99,3 +99,27 @@ export async function readSchedules(postgres: Queryable, limit: number): Promise
     ...(row.last_at ? { lastAt: toIso(row.last_at.getTime()) } : {}),
   }))
 }
+
+/** What is left for the reconciler, and when it last had to fill the engine anew. */
+export interface Reconciliation {
+  /** Unfinished rows that nobody has handed to the engine yet. */
+  unqueued: number
+  /** False: there are more than were counted. */
+  exact: boolean
+  /** When all entries of a queue were last added again, since the engine was new or had forgotten them. */
+  refilledAt?: string
+}
+
+export async function readReconciliation(postgres: Queryable): Promise<Reconciliation> {
+  const { rows } = await postgres.query<{ unqueued: number; refilled_at: Date | null }>(
+    `SELECT (SELECT count(*)::float8 FROM (SELECT FROM jobs WHERE outcome IS NULL AND NOT queued
+        LIMIT ${maxCounted}) AS counted) AS unqueued,
+      (SELECT max(checked_at) FROM queue_epochs) AS refilled_at`,
+  )
+  const { unqueued = 0, refilled_at: refilledAt = null } = rows[0] ?? {}
+  return {
+    unqueued,
+    exact: unqueued < maxCounted,
+    ...(refilledAt ? { refilledAt: toIso(refilledAt.getTime()) } : {}),
+  }
+}

@@ -82,7 +82,10 @@ describe('what comes from outside', () => {
 describe('the overview', () => {
   it('tells figures by queue, states with a word, and that a dead node is dead', async () => {
     await dashboard.addJob({ queue: 'heavy', name: 'report' })
-    await dashboard.addJob({ queue: 'heavy', name: 'report', delayMs: 3_600_000 })
+    await dashboard.addJob({ queue: 'heavy', name: 'report', delayMs: 3_600_000, queued: false })
+    await dashboard.postgres.query(
+      `INSERT INTO queue_epochs (queue, epoch, checked_at) VALUES ('heavy', 'e', now() - interval '3 hours')`,
+    )
     await dashboard.postgres.query(
       `INSERT INTO nodes (id, kind, host, pid, version, children, state, heartbeat_at) VALUES
         ('n1', 'worker', 'alive.host', 1, '1', '[{"runner":"r1","state":"ready","active":7,"pid":42,"rssBytes":1048576}]', 'up', now() + interval '1 minute'),
@@ -99,6 +102,7 @@ describe('the overview', () => {
     expect(row('silent.host')).toMatch(/dead<\/span>.*>2 h ago/s)
     expect(page).toMatch(/Accepted<\/span>\s*<span class="tile-figure">\d+</)
     expect(page).toMatch(/Read at <time datetime="20\d\d-/)
+    expect(page).toMatch(/Left for the reconciler<\/dt><dd>1 not handed .*>3 h ago</)
     expect(page).toContain('BullMQ on Redis')
     expect(page).not.toContain('not reachable')
   })

@@ -1,7 +1,7 @@
 import type { ListedNode } from '../../../platform/processes/node-list.ts'
 import type { QueueCounts } from '../../../platform/queues/backend.ts'
 import type { LedgerSummary } from '../../../platform/queues/ledger.ts'
-import type { QueuesReading, ScheduleView } from '../../../platform/queues/queue-figures.ts'
+import type { QueuesReading, Reconciliation, ScheduleView } from '../../../platform/queues/queue-figures.ts'
 import { duration, figure, instant, size } from '../figures.ts'
 import { type Hole, type Html, html } from '../html.ts'
 import { link } from '../links.ts'
@@ -20,7 +20,7 @@ export function renderOverview(overview: Overview, now: number): Html {
 <div data-live="queues">${whenRead(queues, now, (value) => renderQueues(value, overview.entries))}</div>
 <section aria-labelledby="engine" data-live="engine">
   <h2 id="engine">Stores</h2>
-  ${renderStores(overview)}
+  ${renderStores(overview, now)}
 </section>
 <div data-live="nodes">${whenRead(nodes, now, (value) => renderNodes(value, now))}</div>
 <div data-live="schedules">${whenRead(schedules, now, (value) => renderSchedules(value, now))}</div>`
@@ -92,7 +92,7 @@ function renderEntries(reading: Reading<QueueCounts> | undefined): Hole {
   return `${waiting} waiting, ${delayed} delayed, ${active} active, ${failed} failed`
 }
 
-function renderStores({ engine, summary }: Overview): Html {
+function renderStores({ engine, summary, reconciliation }: Overview, now: number): Html {
   const reached = (reading: Reading<unknown>, detail: Hole): Html =>
     reading.ok
       ? html`${stateMark('reachable')} ${detail}`
@@ -103,9 +103,18 @@ function renderStores({ engine, summary }: Overview): Html {
   return html`${facts([
     ['Postgres', reached(summary, 'holds every job')],
     [`Queue engine, ${name}`, reached(reach, answered)],
+    ['Left for the reconciler', leftOf(reconciliation, now)],
   ])}${
     !reach.ok &&
     html`<p class="notice notice-bad" role="alert">The queue engine is away. Jobs are accepted all the same and run when it is back.</p>`
+  }`
+}
+
+function leftOf(reading: Reading<Reconciliation>, now: number): Html {
+  if (!reading.ok) return html`not known (<code>${reading.code}</code>)`
+  const { unqueued, exact, refilledAt } = reading.value
+  return html`${figure(unqueued, exact)} not handed to the engine yet${
+    refilledAt !== undefined && html`; it was last filled anew ${instant(refilledAt, now)}`
   }`
 }
 
@@ -147,8 +156,12 @@ function heartbeatOf({ heartbeatAt, heartbeatAgeMs }: ListedNode): Html {
   return html`<time datetime="${heartbeatAt}" title="${heartbeatAt}" data-absolute>${age}</time>`
 }
 
-function renderChildren({ children }: ListedNode): Hole {
+function renderChildren({ children, dead }: ListedNode): Hole {
   if (children.length === 0) return html`<span class="help">none</span>`
+  if (dead) {
+    const active = children.reduce((sum, child) => sum + (child.active ?? 0), 0)
+    return html`<span class="help">${children.length} with ${figure(active)} active when last heard of</span>`
+  }
   return html`<ul class="plain">${children.map(
     (child) =>
       html`<li>${stateMark(child.state)} ${figure(child.active ?? 0)} active <span class="help">pid ${child.pid ?? '–'}, ${size(child.rssBytes ?? 0)}</span></li>`,

@@ -5,7 +5,9 @@ import type { QueueBackend, QueueCounts } from '../../../platform/queues/backend
 import type { Ledger, LedgerSummary } from '../../../platform/queues/ledger.ts'
 import {
   type QueuesReading,
+  type Reconciliation,
   readQueueFigures,
+  readReconciliation,
   readSchedules,
   type ScheduleView,
 } from '../../../platform/queues/queue-figures.ts'
@@ -29,6 +31,7 @@ export interface Overview {
   entries: Map<string, Reading<QueueCounts>>
   nodes: Reading<ListedNode[]>
   schedules: Reading<ScheduleView[]>
+  reconciliation: Reading<Reconciliation>
   engine: { kind: 'redis' | 'postgres'; reach: Reading<{ ms: number }> }
 }
 
@@ -58,11 +61,12 @@ export function createOverviewPage(options: OverviewOptions): DashboardPage {
 
 async function readOverview(options: OverviewOptions): Promise<Overview> {
   const { clock, postgres, ledger, backend } = options
-  const [summary, queues, nodes, schedules, reach, entries] = await Promise.all([
+  const [summary, queues, nodes, schedules, reconciliation, reach, entries] = await Promise.all([
     read(clock, () => ledger.summary()),
     read(clock, () => readQueueFigures(postgres, options.queues)),
     read(clock, () => listNodes(postgres)),
     read(clock, () => readSchedules(postgres, maxSchedules)),
+    read(clock, () => readReconciliation(postgres)),
     read(clock, () => timed(clock, () => backend.ping(pingMs))),
     Promise.all(
       options.queues.map(async (queue) => [queue, await read(clock, () => backend.counts(queue))] as const),
@@ -73,6 +77,7 @@ async function readOverview(options: OverviewOptions): Promise<Overview> {
     queues,
     nodes,
     schedules,
+    reconciliation,
     entries: new Map(entries),
     engine: { kind: backend.engine, reach },
   }
