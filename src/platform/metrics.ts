@@ -155,6 +155,36 @@ export const declarations = [
     help: 'Times that a device had due pushes and its flood limit put them off.',
     labels: [],
   },
+  {
+    name: 'baton_bodies_put_total',
+    type: 'counter',
+    help: 'Bodies that were sent to this process: with two copies, with one, or refused.',
+    labels: ['result'],
+  },
+  {
+    name: 'baton_bodies_got_total',
+    type: 'counter',
+    help: 'Bodies that this process was asked for: sent (begun, after verification) or refused, by error code.',
+    labels: ['result'],
+  },
+  {
+    name: 'baton_body_bytes_total',
+    type: 'counter',
+    help: 'Bytes of bodies that this process took in and sent out.',
+    labels: ['direction'],
+  },
+  {
+    name: 'baton_body_bad_copies_total',
+    type: 'counter',
+    help: 'Copies that were read by a repair or a scrub and were bad or missing, by store.',
+    labels: ['store'],
+  },
+  {
+    name: 'baton_body_repairs_total',
+    type: 'counter',
+    help: 'Bodies whose copies were all read and mended as far as possible: whole, postponed or lost.',
+    labels: ['result'],
+  },
 ] as const satisfies readonly Declaration[]
 
 type Declared = (typeof declarations)[number]

@@ -11,7 +11,7 @@ import { createAdministration } from './state.ts'
 export function createDeps(ground: Ground, registry: Registry): Deps {
   const { config, postgres, clock, log, releasers } = ground
   const stores = createBodyStores(config.bodyStores, clock)
-  const bodies = createBodies({ stores, postgres, clock, log, retentionMs: config.bodyRetentionMs })
+  const bodies = createBodies({ ...ground, stores, retentionMs: config.bodyRetentionMs })
   releasers.add('bodies', () => bodies.close())
   const { states, close } = createAdministration({ databaseUrl: postgres.url, clock, log })
   releasers.add('states', close)

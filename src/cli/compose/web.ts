@@ -72,7 +72,7 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     onError: (error) =>
       log.warn({ reason: messageOf(error) }, 'the queue is away; the reconciler adds what waits'),
   })
-  const bodies = createBodies({ stores: createBodyStores(config.bodyStores, clock), postgres, clock, log })
+  const bodies = createBodies({ ...ground, stores: createBodyStores(config.bodyStores, clock) })
   releasers.add('bodies', () => bodies.close())
   const authenticator = createAuthenticator({ keys, clock, environmentKeys: config.apiKeys })
   const audit = createAuditLog({ postgres })

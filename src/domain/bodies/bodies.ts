@@ -2,6 +2,7 @@ import { tmpdir } from 'node:os'
 import type { Readable } from 'node:stream'
 import type { Clock } from '../../core/clock.ts'
 import type { Log } from '../../platform/log.ts'
+import type { Metrics } from '../../platform/metrics.ts'
 import type { Postgres } from '../../platform/postgres/postgres.ts'
 import { createAdmission } from './admission.ts'
 import { assertBodyId } from './body-id.ts'
@@ -9,6 +10,7 @@ import type { BodyStore } from './body-store.ts'
 import { createCatalog } from './catalog.ts'
 import { deliver, findBody } from './deliver.ts'
 import { createGuardedStore } from './guarded-store.ts'
+import { createMeter } from './meter.ts'
 import { receive } from './receive.ts'
 import { type RepairReport, repair } from './repair.ts'
 import { createRepairQueue } from './repair-queue.ts'
@@ -104,6 +106,7 @@ export interface BodiesOptions {
   postgres: Postgres
   clock: Clock
   log: Log
+  metrics?: Metrics
   /** Longest body, bytes; 1 GiB unless said. */
   maxBytes?: number
   /** Longest wait for one answer of a store, ms; 30 s unless said. */
@@ -127,7 +130,9 @@ function createParts(options: BodiesOptions) {
   const stores = options.stores.map((store) => createGuardedStore({ store, postgres, clock, timeoutMs }))
   const active = stores.filter(({ draining }) => !draining)
   const catalog = createCatalog(postgres)
-  const mend = (id: string) => repair({ stores, active, catalog, copies, clock, timeoutMs, log }, id)
+  const meter = createMeter(options.metrics)
+  const mend = (id: string) =>
+    meter.repaired(repair({ stores, active, catalog, copies, clock, timeoutMs, log }, id))
   const repairs = createRepairQueue({ repair: mend, catalog, log })
   const admission = () =>
     createAdmission({
@@ -145,18 +150,18 @@ function createParts(options: BodiesOptions) {
     maxBytes: options.maxBytes ?? 2 ** 30,
     spoolFolder: options.spoolFolder ?? tmpdir(),
   }
-  return { postgres, clock, log, stores, active, catalog, copies, mend, repairs, delivery, intake }
+  return { postgres, clock, log, meter, stores, active, catalog, copies, mend, repairs, delivery, intake }
 }
 
 /** Bodies over several stores, two verified copies each. */
 export function createBodies(options: BodiesOptions): Bodies {
   const parts = createParts(options)
-  const { stores, catalog, mend, repairs, delivery, intake } = parts
+  const { stores, catalog, meter, mend, repairs, delivery, intake } = parts
   const get = async (id: string, wish: GetOptions = {}): Promise<Content> => {
     assertBodyId(id)
-    return deliver(delivery, id, wish)
+    return meter.got(deliver(delivery, id, wish))
   }
-  const put: Bodies['put'] = (source, wish = {}) => receive(intake, source, wish)
+  const put: Bodies['put'] = (source, wish = {}) => meter.put(receive(intake, source, wish))
 
   return {
     put,

@@ -50,7 +50,7 @@ async function copiesByStore(postgres: Postgres): Promise<Map<string, number>> {
 
 async function readCounts(postgres: Postgres): Promise<Omit<BodiesStatus, 'stores'>> {
   const { rows } = await postgres.query<Record<string, string | null>>(
-    `SELECT b.*, r.*, s.passes, s.checked, s.bad, s.missing, s.lost AS lost_met, s.ran_at::text,
+    `SELECT b.*, r.*, s.passes, s.checked, s.bad, s.missing, s.lost AS lost_met, to_char(s.ran_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS ran_at,
        CASE WHEN s.canary IS NULL THEN 'none' WHEN s.canary_found_at IS NOT NULL THEN 'found'
             WHEN s.canary_planted_at < now() - interval '1 day' THEN 'overdue' ELSE 'planted' END AS canary
      FROM body_scrub s,
