@@ -144,6 +144,9 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
         code: 'STATE_CHANGED',
       })
       await store.set(id, sync(1), Buffer.from('two'), { ifMatch: sha256('one') })
+      await expect(
+        store.clean(id, sync(1), { only: true, ifMatch: sha256('one') }),
+      ).rejects.toMatchObject({ code: 'STATE_CHANGED' })
       expect((await store.get(id, sync(1)))?.bytes.toString()).toBe('two')
     })
 

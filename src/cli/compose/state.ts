@@ -1,10 +1,18 @@
 import { type Clock, createSystemClock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import { createStateAdministration, type StateAdministration } from '../../domain/state/administration.ts'
+import { createStateGate } from '../../domain/state/gate.ts'
+import { createMissCounter } from '../../domain/state/migration/storm-guard.ts'
+import { createPostgresStore } from '../../domain/state/stores/postgres.ts'
+import type { AuditLog } from '../../platform/access.ts'
 import type { Config } from '../../platform/config/config.ts'
 import { createLog, type Log } from '../../platform/log.ts'
 import { assertMigrated } from '../../platform/postgres/migrate.ts'
 import { createPostgres, type Postgres } from '../../platform/postgres/postgres.ts'
+import type { Acceptance } from '../../platform/queues/accept.ts'
+import type { Registry } from '../../platform/queues/registry.ts'
+import { createStateRoutes } from '../../runtime/web/state-routes.ts'
+import type { Ground } from '../compose.ts'
 import { openDatabase } from './database.ts'
 
 /** Devices that one process copies at once, and connections for them and for looking on. */
@@ -60,4 +68,38 @@ export async function withStates<T>(
     await close()
     await opened.close()
   }
+}
+
+/** The routes of states and migrations. The store is Baton's own, on the web tier's pool. */
+export function createStateWeb(ground: Ground, { acceptance, registry, audit }: StateWebParts) {
+  const { postgres, clock, log, releasers } = ground
+  const { states, close } = createAdministration({ databaseUrl: postgres.url, clock, log })
+  releasers.add('states', close)
+  const misses = createMissCounter({
+    database: postgres,
+    clock,
+    onStorm: (storm) => log.error({ ...storm }, 'a storm: the gate of the store of states is closed'),
+  })
+  const enqueue = async (migration: string, workers: number): Promise<void> => {
+    const job = registry.get('state-migration')
+    const numbers = Array.from({ length: workers }, (_each, index) => index + 1)
+    // A key for each worker: asking again adds those that are not at work any more.
+    await acceptance.accept(
+      numbers.map((number) => ({ job, payload: { migration }, dedupeKey: `${migration} ${number}` })),
+    )
+  }
+  return createStateRoutes({
+    store: createPostgresStore({ database: postgres, place: 'postgres:' }),
+    gate: createStateGate(postgres),
+    misses,
+    states,
+    enqueue,
+    audit,
+  })
+}
+
+export interface StateWebParts {
+  acceptance: Pick<Acceptance, 'accept'>
+  registry: Registry
+  audit: AuditLog
 }

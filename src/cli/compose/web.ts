@@ -19,6 +19,7 @@ import { loadJobs } from '../load-jobs.ts'
 import { createDashboardPlugin } from './dashboard.ts'
 import { assertDatabaseReady, type Database, openDatabase } from './database.ts'
 import { createPushWeb } from './push.ts'
+import { createStateWeb } from './state.ts'
 
 export interface ComposedWeb {
   /** Listens, and stands in `nodes`. */
@@ -90,7 +91,7 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     registry,
     acceptance,
     bodies,
-    plugins: [push.plugin, dashboard],
+    plugins: [push.plugin, createStateWeb(ground, { acceptance, registry, audit }), dashboard],
     limits: { connections: maxListens + 5_000 },
   })
   // What was committed is handed to the queue before the connections close; the reconciler would need a second.

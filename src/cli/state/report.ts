@@ -52,37 +52,40 @@ const exampleLine = ({ device, name, size, sha256 }: ShownTrouble): string =>
 
 /** A migration for people. */
 export function statusLines(view: MigrationView): string[] {
-  const { counts, quarantine, stormGuard, gate } = view
-  const lines = [
-    `${view.id}  ${view.phase}${view.paused ? ', paused' : ''}${view.wanted ? `, ${view.wanted} is asked for` : ''}`,
+  const { counts } = view
+  const asked = view.wanted ? `, ${view.wanted} is asked for` : ''
+  return [
+    `${view.id}  ${view.phase}${view.paused ? ', paused' : ''}${asked}`,
     `  from ${view.from}`,
     `  to   ${view.to}`,
     `  moved and verified: ${counts.moved} of ${countText(counts.total - counts.removed, 'device')}, ${countText(counts.states, 'state')}, ${bytesText(counts.bytes)}, ${countText(counts.links, 'link')}`,
+    ...workLines(view),
+    ...gateLines(view),
+    ...(view.note ? [`  note: ${view.note}`] : []),
+    ...(view.error ? [`  stands still: ${view.error.message} [${view.error.code}]`] : []),
   ]
+}
+
+function* workLines({ counts, quarantine, rate, engines, etaMs }: MigrationView): Iterable<string> {
   if (counts.pending > 0) {
-    const eta = view.etaMs === undefined ? '' : `, about ${durationText(view.etaMs)} to go`
-    lines.push(
-      `  pending: ${counts.pending}; ${view.rate.statesPerSecond} states/s by ${view.engines} engines${eta}`,
-    )
+    const eta = etaMs === undefined ? '' : `, about ${durationText(etaMs)} to go`
+    yield `  pending: ${counts.pending}; ${rate.statesPerSecond} states/s by ${engines} engines${eta}`
   }
-  if (counts.failed > 0) lines.push(`  failed: ${countText(counts.failed, 'device')}`)
+  if (counts.failed > 0) yield `  failed: ${countText(counts.failed, 'device')}`
   if (quarantine.held > 0) {
-    lines.push(
-      `  not moved: ${quarantine.held} of ${countText(quarantine.devices, 'device')} (--quarantine lists them)`,
-    )
+    yield `  not moved: ${quarantine.held} of ${countText(quarantine.devices, 'device')} (--quarantine lists them)`
   }
-  if (gate.closedMs !== undefined) lines.push(`  the gate has been closed for ${durationText(gate.closedMs)}`)
-  if (gate.lastClosedMs !== undefined)
-    lines.push(`  the gate was closed for ${durationText(gate.lastClosedMs)}`)
-  if (view.rollBack) lines.push(`  brought back: ${countText(view.rollBack.devices, 'device')}`)
-  if (view.phase === 'watching')
-    lines.push(`  devices that lack a state: ${stormGuard.missed} of ${counts.moved}`)
-  for (const line of stormGuard.choice ?? []) lines.push(`  storm: ${line}`)
-  if (stormGuard.admittedParts !== undefined)
-    lines.push(`  let in again: ${stormGuard.admittedParts}% of the phones`)
-  if (view.note) lines.push(`  note: ${view.note}`)
-  if (view.error) lines.push(`  stands still: ${view.error.message} [${view.error.code}]`)
-  return lines
+}
+
+function* gateLines({ counts, gate, phase, rollBack, stormGuard }: MigrationView): Iterable<string> {
+  if (gate.closedMs !== undefined) yield `  the gate has been closed for ${durationText(gate.closedMs)}`
+  if (gate.lastClosedMs !== undefined) yield `  the gate was closed for ${durationText(gate.lastClosedMs)}`
+  if (rollBack) yield `  brought back: ${countText(rollBack.devices, 'device')}`
+  if (phase === 'watching') yield `  devices that lack a state: ${stormGuard.missed} of ${counts.moved}`
+  for (const line of stormGuard.choice ?? []) yield `  storm: ${line}`
+  if (stormGuard.admittedParts !== undefined) {
+    yield `  let in again: ${stormGuard.admittedParts}% of the phones`
+  }
 }
 
 export function verificationLines(verification: Verification): string[] {

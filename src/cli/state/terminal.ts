@@ -14,7 +14,8 @@ const barWidth = 30
 export function createProgressLine(cli: Cli): ProgressLine {
   const { stderr } = process
   const terminal = stderr.isTTY
-  let shownAt = Number.NEGATIVE_INFINITY
+  // Elsewhere what is over soon shows nothing.
+  let shownAt = terminal ? Number.NEGATIVE_INFINITY : performance.now()
   let open = false
   return {
     show: (done, total, text) => {
@@ -29,7 +30,7 @@ export function createProgressLine(cli: Cli): ProgressLine {
     end: () => {
       if (open) stderr.write('\n')
       open = false
-      shownAt = Number.NEGATIVE_INFINITY
+      shownAt = terminal ? Number.NEGATIVE_INFINITY : performance.now()
     },
   }
 }

@@ -49,8 +49,13 @@ export interface StateStore {
    * @throws STATE_CHANGED when `ifMatch` is not the sha256 of what is there ('*': anything, as long as it exists)
    */
   set(device: string, key: StateKey, bytes: Buffer, options?: { ifMatch?: string }): Promise<void>
-  /** Removes the counters below the key's; only that one; or, for a counter 0, all of the key. @returns how many */
-  clean(device: string, key: StateKey, options?: { only?: boolean }): Promise<number>
+  /**
+   * Removes the counters below the key's; only that one; or, for a counter 0, all of the key.
+   *
+   * @returns how many
+   * @throws STATE_CHANGED as `set` does
+   */
+  clean(device: string, key: StateKey, options?: { only?: boolean; ifMatch?: string }): Promise<number>
   list(device: string): Promise<StateEntry[]>
   /** Devices that have states, or those linked to the user. */
   devices(user?: Buffer): AsyncIterable<string>

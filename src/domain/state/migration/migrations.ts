@@ -14,8 +14,6 @@ export interface Migrations {
   list(limit: number): Promise<Migration[]>
   /** The newest one between the two stores that is not over. */
   findOpen(sourceUrl: string, targetUrl: string): Promise<Migration | undefined>
-  /** The newest one whose target is Baton's own store and which has moved devices to it. */
-  findWatching(): Promise<Migration[]>
   /** Takes or renews the lease of the leader. @returns the migration when it is ours now */
   lead(id: string, engine: string): Promise<Migration | undefined>
   /** Gives the lease up. */
@@ -111,7 +109,6 @@ export function createMigrations(database: Postgres): Migrations {
          ORDER BY created_at DESC LIMIT 1`,
         [sourceUrl, targetUrl],
       ),
-    findWatching: () => select(database, `phase = 'watching' ORDER BY created_at DESC LIMIT 10`, []),
     lead: (id, engine) => lead(database, id, engine),
     unlead: async (id, engine) => {
       await database.query(

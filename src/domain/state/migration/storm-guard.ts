@@ -100,12 +100,18 @@ export interface MissCounter {
 export interface MissCounterOptions {
   database: Postgres
   clock: Clock
-  /** The migration that watches Baton's own store, if any. */
-  watching(): Promise<string | undefined>
   onStorm(storm: Storm): void
 }
 
 const gatherMs = 200
+
+/** The migration that has moved devices to Baton's own store and is watched: its mark was the last to open it. */
+async function readWatching(database: Postgres): Promise<string | undefined> {
+  const { rows } = await database.query<{ id: string }>(
+    `SELECT m.id FROM state_gate g JOIN state_migrations m ON m.id::text = g.owner AND m.phase = 'watching'`,
+  )
+  return rows[0]?.id
+}
 
 export function createMissCounter(options: MissCounterOptions): MissCounter {
   const guard = createStormGuard(options.database)
@@ -116,7 +122,7 @@ export function createMissCounter(options: MissCounterOptions): MissCounter {
     await options.clock.sleep(gatherMs)
     const devices = [...noted]
     noted.clear()
-    const migration = await options.watching()
+    const migration = await readWatching(options.database)
     const storm = migration && (await guard.miss(migration, devices))
     if (!migration || !storm) return
     await options.database.query(

@@ -55,9 +55,10 @@ export function createPostgresStore(options: PostgresStoreOptions): MovableStore
 }
 
 function createRows(database: Postgres): Pick<StateStore, 'get' | 'hash' | 'set' | 'clean' | 'list'> {
-  const clean = (device: string, key: StateKey, only: boolean): Promise<number> =>
+  const clean = (device: string, key: StateKey, only: boolean, ifMatch?: string): Promise<number> =>
     database.transaction(async (client) => {
       await touch(client, device)
+      if (ifMatch !== undefined) await assertSame(client, device, key, ifMatch)
       const compare = key.counter === 0 ? '>=' : only ? '=' : '<'
       const { rowCount } = await client.query(
         `DELETE FROM states WHERE ${isState} AND counter ${compare} $4`,
@@ -85,7 +86,7 @@ function createRows(database: Postgres): Pick<StateStore, 'get' | 'hash' | 'set'
           [...columnsOf(device, key), bytes, sha256(bytes), version],
         )
       }),
-    clean: (device, key, { only = false } = {}) => clean(device, key, only),
+    clean: (device, key, { only = false, ifMatch } = {}) => clean(device, key, only, ifMatch),
     list: (device) => listRows(database, device),
   }
 }

@@ -92,15 +92,17 @@ function createRows(
       )
     })
 
-  const clean = async (device: string, key: StateKey, only: boolean): Promise<number> => {
-    const [id, type, uuid] = columnsOf(device, key)
-    const compare = key.counter === 0 ? '>=' : only ? '=' : '<'
-    const { rowCount } = await database.query(
-      `DELETE FROM states WHERE ${isState} AND counter ${compare} $4`,
-      [id, type, uuid, key.counter],
-    )
-    return rowCount ?? 0
-  }
+  const clean = (device: string, key: StateKey, only: boolean, ifMatch?: string): Promise<number> =>
+    database.transaction(async (client) => {
+      await lockDevice(client, device)
+      if (ifMatch !== undefined) await assertSame(client, device, key, ifMatch)
+      const compare = key.counter === 0 ? '>=' : only ? '=' : '<'
+      const { rowCount } = await client.query(
+        `DELETE FROM states WHERE ${isState} AND counter ${compare} $4`,
+        columnsOf(device, key),
+      )
+      return rowCount ?? 0
+    })
 
   return {
     get: async (device, key, { clean: cleanOlder = false } = {}) => {
@@ -114,7 +116,7 @@ function createRows(
       if (reason) throw STATE_DEVICE_INVALID({ device, place, reason })
       await set(device, key, bytes, ifMatch)
     },
-    clean: (device, key, { only = false } = {}) => clean(device, key, only),
+    clean: (device, key, { only = false, ifMatch } = {}) => clean(device, key, only, ifMatch),
     list: (device) => listRows(database, device),
   }
 }

@@ -34,6 +34,8 @@ CREATE TABLE state_gate (
   one        boolean PRIMARY KEY DEFAULT true CHECK (one),
   version    text NOT NULL,
   reason     text,
+  -- the migration whose mark closed it last: misses after a cut-over are counted for it
+  owner      text,
   -- of a hundred parts of the devices, how many are let in although the gate is closed
   admitted   integer NOT NULL DEFAULT 0 CHECK (admitted BETWEEN 0 AND 100),
   changed_at timestamptz NOT NULL DEFAULT now()

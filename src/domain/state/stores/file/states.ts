@@ -59,7 +59,11 @@ export function createFileStates({ directory, write, inTurn }: FileStatesOptions
         if (ifMatch !== undefined) assertSame(await get(device, key), ifMatch, { device, key: keyPath(key) })
         await write(fileOf(device, key), bytes)
       }),
-    clean: (device, key, { only = false } = {}) => clean(device, key, only),
+    clean: (device, key, { only = false, ifMatch } = {}) =>
+      inTurn(async () => {
+        if (ifMatch !== undefined) assertSame(await get(device, key), ifMatch, { device, key: keyPath(key) })
+        return clean(device, key, only)
+      }),
     list,
   }
 }

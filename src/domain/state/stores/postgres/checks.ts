@@ -16,8 +16,9 @@ export async function readVersion(database: Queryable): Promise<string | undefin
 
 export async function writeVersion(database: Queryable, version: string): Promise<void> {
   await database.query(
-    `INSERT INTO state_gate (version) VALUES ($1) ON CONFLICT (one) DO UPDATE
-        SET version = excluded.version, admitted = 0, reason = NULL, changed_at = now()`,
+    `INSERT INTO state_gate (version, owner) VALUES ($1, substring($1 FROM '^baton:(.*)$')) ON CONFLICT (one) DO UPDATE
+        SET version = excluded.version, owner = coalesce(excluded.owner, state_gate.owner), admitted = 0,
+            reason = NULL, changed_at = now()`,
     [version],
   )
 }
