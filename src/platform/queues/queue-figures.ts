@@ -8,14 +8,16 @@ export interface QueueFigures {
   delayed: number
   active: number
   failed: number
-  /** How long the oldest due job has waited, ms; 0 when none waits. */
+  /** How long the oldest due job has waited, ms; 0 when none of those counted waits. */
   oldestWaitingMs: number
 }
 
 export interface QueuesReading {
   queues: QueueFigures[]
-  /** False: there were more rows than are counted, so every figure is a lower bound. */
-  exact: boolean
+  /** False: there were more rows than are counted, so what waits, is delayed or active is a lower bound. */
+  unfinishedExact: boolean
+  /** The same of what has failed. */
+  failedExact: boolean
 }
 
 /** Rows that are looked at, of those unfinished and of those failed. */
@@ -65,7 +67,8 @@ export async function readQueueFigures(
       failed: ended.get(queue) ?? 0,
       oldestWaitingMs: open.get(queue)?.oldest_ms ?? 0,
     })),
-    exact: openTotal < maxCounted && counted(ended.values()) < maxCounted,
+    unfinishedExact: openTotal < maxCounted,
+    failedExact: counted(ended.values()) < maxCounted,
   }
 }
 

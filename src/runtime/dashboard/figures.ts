@@ -5,7 +5,13 @@ const grouped = new Intl.NumberFormat('en')
 /** `12,345`; an estimate says that it is one. */
 export function figure(value: number, exact = true): Html {
   const text = grouped.format(Math.round(value))
-  return exact ? html`${text}` : html`<span class="estimate" title="an estimate">≈ ${text}</span>`
+  return exact ? html`${text}` : html`<span title="an estimate">≈ ${text}</span>`
+}
+
+/** `≥ 12,345` when counting stopped there: also a zero is then no more than what was found so far. */
+export function lowerBound(value: number, exact: boolean): Html {
+  const text = grouped.format(Math.round(value))
+  return exact ? html`${text}` : html`<span title="at least; counting stopped here">≥ ${text}</span>`
 }
 
 /** `0 s`, `850 ms`, `12 s`, `3 min`, `2 h 5 min`, `4 d 3 h`: two units at most. */

@@ -18,12 +18,26 @@ export async function read<T>(clock: Clock, work: () => Promise<T>): Promise<Rea
   }
 }
 
-/** Lets all who ask within `forMs` share one look: ten open pages must not cost ten times the statements. */
+/**
+ * Lets all who ask within `forMs` share one look: ten open pages must not cost ten times the statements. A look that
+ * took long is shared for ten times as long, so that looking never takes more than a tenth of the stores' time.
+ */
 export function shared<T>(clock: Clock, forMs: number, work: () => Promise<T>): () => Promise<T> {
-  let last: { value: Promise<T>; at: number } | undefined
+  let last: { value: Promise<T>; until: number } | undefined
+  const look = async (): Promise<T> => {
+    const startedAt = clock.monotonicMs()
+    try {
+      return await work()
+    } finally {
+      const endedAt = clock.monotonicMs()
+      if (last) last.until = endedAt + Math.min(maxSharedMs, Math.max(forMs, 10 * (endedAt - startedAt)))
+    }
+  }
   return () => {
-    const now = clock.monotonicMs()
-    if (!last || now - last.at > forMs) last = { value: work(), at: now }
+    // One that is under way serves whoever comes.
+    if (!last || last.until <= clock.monotonicMs()) last = { until: Number.POSITIVE_INFINITY, value: look() }
     return last.value
   }
 }
+
+const maxSharedMs = 10_000

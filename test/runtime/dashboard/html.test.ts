@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { duration, figure, instant, size } from '../../../src/runtime/dashboard/figures.ts'
+import { duration, figure, instant, lowerBound, size } from '../../../src/runtime/dashboard/figures.ts'
 import { html, textOf } from '../../../src/runtime/dashboard/html.ts'
 import { shapeOf } from '../../../src/runtime/dashboard/shape.ts'
 
@@ -34,6 +34,8 @@ describe('figures', () => {
   it('mark estimates with a sign and in words', () => {
     expect(textOf(figure(1_234_567))).toBe('1,234,567')
     expect(textOf(figure(1_234_567, false))).toMatch(/title="an estimate">≈ 1,234,567</)
+    expect(textOf(lowerBound(0, false))).toMatch(/title="at least[^"]*">≥ 0</)
+    expect(textOf(lowerBound(3, true))).toBe('3')
   })
 
   it.each([

@@ -1,6 +1,6 @@
 import type { BulkRetry } from '../../../platform/queues/bulk-retry.ts'
 import type { JobPage } from '../../../platform/queues/ledger.ts'
-import { duration, figure, instant } from '../figures.ts'
+import { duration, figure, instant, lowerBound } from '../figures.ts'
 import { type Html, html } from '../html.ts'
 import { jobLink, link } from '../links.ts'
 import { stateMark } from '../states.ts'
@@ -145,7 +145,7 @@ function retriesOf({ retries, isOperator, token, now }: FailedScene): Html {
 }
 
 function progressOfRetry({ retried, matched, matchedExact, perSecond, state }: BulkRetry): Html {
-  const of = html`${figure(retried)} of ${figure(matched, matchedExact)}`
+  const of = html`${figure(retried)} of ${lowerBound(matched, matchedExact)}`
   if (state !== 'running') return of
   const leftMs = (Math.max(0, matched - retried) / perSecond) * 1_000
   return html`<progress max="${Math.max(1, matched)}" value="${Math.min(retried, matched)}" aria-label="retried"></progress> ${of},

@@ -2,7 +2,7 @@ import type { ListedNode } from '../../../platform/processes/node-list.ts'
 import type { QueueCounts } from '../../../platform/queues/backend.ts'
 import type { LedgerSummary } from '../../../platform/queues/ledger.ts'
 import type { QueuesReading, Reconciliation, ScheduleView } from '../../../platform/queues/queue-figures.ts'
-import { duration, figure, instant, size } from '../figures.ts'
+import { duration, figure, instant, lowerBound, size } from '../figures.ts'
 import { type Hole, type Html, html } from '../html.ts'
 import { link } from '../links.ts'
 import type { Reading } from '../reading.ts'
@@ -55,9 +55,14 @@ function renderSummary({ states, oldestWaitingMs, perMinute, exact }: LedgerSumm
 ${!exact && html`<p class="help">≈ marks estimates: there are more rows than are counted.</p>`}`
 }
 
-function renderQueues({ queues, exact }: QueuesReading, entries: Map<string, Reading<QueueCounts>>): Html {
-  const count = (value: number, queue: string, state: string): Html =>
-    value === 0 ? figure(0) : html`<a href="${link('/jobs', { queue, state })}">${figure(value, exact)}</a>`
+function renderQueues(
+  { queues, unfinishedExact, failedExact }: QueuesReading,
+  entries: Map<string, Reading<QueueCounts>>,
+): Html {
+  const count = (value: number, queue: string, state: string): Html => {
+    const shown = lowerBound(value, state === 'failed' ? failedExact : unfinishedExact)
+    return value === 0 ? shown : html`<a href="${link('/jobs', { queue, state })}">${shown}</a>`
+  }
   return html`${table({
     caption: 'Queues',
     columns: [
@@ -76,13 +81,13 @@ function renderQueues({ queues, exact }: QueuesReading, entries: Map<string, Rea
         count(each.delayed, each.queue, 'delayed'),
         count(each.active, each.queue, 'active'),
         count(each.failed, each.queue, 'failed'),
-        duration(each.oldestWaitingMs),
+        each.waiting === 0 && !unfinishedExact ? 'not known' : duration(each.oldestWaitingMs),
         renderEntries(entries.get(each.queue)),
       ],
     })),
     empty: 'No job names a queue.',
   })}<p class="help">Figures are those of the rows in Postgres, which are the truth. The engine's entries carry only keys; work
-    without a row stands there alone.${!exact && ' ≈ marks lower bounds.'}</p>`
+    without a row stands there alone.${!(unfinishedExact && failedExact) && ' ≥ marks where counting stopped: there are more rows than are counted.'}</p>`
 }
 
 function renderEntries(reading: Reading<QueueCounts> | undefined): Hole {
@@ -113,7 +118,7 @@ function renderStores({ engine, summary, reconciliation }: Overview, now: number
 function leftOf(reading: Reading<Reconciliation>, now: number): Html {
   if (!reading.ok) return html`not known (<code>${reading.code}</code>)`
   const { unqueued, exact, refilledAt } = reading.value
-  return html`${figure(unqueued, exact)} not handed to the engine yet${
+  return html`${lowerBound(unqueued, exact)} not handed to the engine yet${
     refilledAt !== undefined && html`; it was last filled anew ${instant(refilledAt, now)}`
   }`
 }
