@@ -61,15 +61,23 @@ const unavailable = (store: BodyStore, error: unknown): BatonError =>
 function createTaker(stream: Readable): (wanted: number) => Promise<Uint8Array> {
   const iterator = stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>
   let rest: Uint8Array = Buffer.alloc(0)
+  const refill = async (): Promise<boolean> => {
+    const next = await iterator.next()
+    if (next.done) return false
+    rest = next.value
+    return true
+  }
   return async (wanted) => {
+    if (rest.length === 0 && wanted > 0) await refill()
+    // A store that reads in chunks of this size hands them over without a copy.
+    if (rest.length >= wanted) {
+      const whole = rest.subarray(0, wanted)
+      rest = rest.subarray(wanted)
+      return whole
+    }
     const chunk = Buffer.allocUnsafe(wanted)
     let filled = 0
-    while (filled < wanted) {
-      if (rest.length === 0) {
-        const next = await iterator.next()
-        if (next.done) break
-        rest = next.value
-      }
+    while (filled < wanted && (rest.length > 0 || (await refill()))) {
       const part = rest.subarray(0, wanted - filled)
       chunk.set(part, filled)
       filled += part.length

@@ -5,6 +5,7 @@ import { Readable } from 'node:stream'
 import type { Clock } from '../../../core/clock.ts'
 import { assertBodyId, isBodyId } from '../body-id.ts'
 import type { BodySource, BodyStore, OpenBody, Slice, StagedBody, StoredBody } from '../body-store.ts'
+import { chunkBytes } from '../chunk-digests.ts'
 import { BODY_NOT_FOUND } from '../errors.ts'
 import { createDirectoryGround, type DirectoryGround, syncDirectory } from './directory-ground.ts'
 
@@ -97,6 +98,7 @@ async function stageFile(ground: DirectoryGround): Promise<StagedBody> {
   const path = join(ground.incoming, randomUUID())
   const handle = await open(path, 'wx', 0o640)
   let closed = false
+  let committed = false
   const close = async (): Promise<void> => {
     if (closed) return
     closed = true
@@ -105,11 +107,13 @@ async function stageFile(ground: DirectoryGround): Promise<StagedBody> {
   return {
     write: (chunk) => ground.guard(() => writeAll(handle, chunk)),
     seal: () => ground.guard(() => handle.sync().then(close)),
-    commit: (id) => {
+    commit: async (id) => {
       assertBodyId(id)
-      return ground.guard(() => publish(ground, path, id))
+      await ground.guard(() => publish(ground, path, id))
+      committed = true
     },
     discard: async () => {
+      if (committed) return
       await close().catch(() => undefined)
       await rm(path, { force: true }).catch(() => undefined)
     },
@@ -143,7 +147,7 @@ async function makeFolder(ground: DirectoryGround, folder: string): Promise<void
   await syncDirectory(ground.bodies)
 }
 
-const readBytes = 262_144
+const readBytes = chunkBytes
 
 async function openFile(path: string, slice: Slice = {}): Promise<OpenBody> {
   // A symbolic link under the name of a body was put there by somebody else.
