@@ -1,6 +1,7 @@
 import cookie from '@fastify/cookie'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Clock } from '../../core/clock.ts'
+import { withLimit } from '../../core/lifecycle.ts'
 import type { AuditLog, Authenticator, KeyStore } from '../../platform/access.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Postgres } from '../../platform/postgres/postgres.ts'
@@ -106,6 +107,8 @@ function builtInPages(options: DashboardOptions, retries: BulkRetries): Dashboar
   ]
 }
 
+const stopMs = 1_000
+
 function workWhileOpen(server: FastifyInstance, retries: BulkRetries): void {
   const ended = new AbortController()
   let working: Promise<void> | undefined
@@ -114,7 +117,8 @@ function workWhileOpen(server: FastifyInstance, retries: BulkRetries): void {
   })
   server.addHook('onClose', async () => {
     ended.abort()
-    await working
+    // With a Postgres that hangs a bite would hold up the stop; another process takes it over.
+    await withLimit(working ?? Promise.resolve(), stopMs).catch(() => undefined)
   })
 }
 

@@ -41,6 +41,8 @@ export interface DashboardHarness {
   addFailed(
     job?: Partial<NewJob> & { error?: { code: string; message: string; stack?: string } },
   ): Promise<string>
+  /** Paths in the document of the API. */
+  documented(): string[]
   close(): Promise<void>
 }
 
@@ -151,6 +153,7 @@ export async function startDashboard(options: HarnessOptions): Promise<Dashboard
     lines,
     wakes,
     request,
+    documented: () => Object.keys(server.swagger().paths ?? {}),
     logIn: (key) => logIn(request, key),
     addJob,
     addFailed: async ({ error = { code: 'JOB_FAILED', message: 'the printer is on fire' }, ...job } = {}) => {

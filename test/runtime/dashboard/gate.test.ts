@@ -103,6 +103,10 @@ describe('without a log-in', () => {
 })
 
 describe('every answer', () => {
+  it('is a matter of browsers: the document of the API names no page', () => {
+    expect(dashboard.documented()).toEqual([])
+  })
+
   it.each([
     '/dashboard',
     '/dashboard/log-in',
