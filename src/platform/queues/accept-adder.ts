@@ -36,10 +36,8 @@ const maxBacklog = 20_000
 /** After a failure one attempt in this time finds out whether the queue is back, ms. */
 const probeEveryMs = 500
 
-const markUnqueued = {
-  name: 'jobs-mark-unqueued',
-  text: 'UPDATE jobs SET queued = false WHERE id = ANY($1::uuid[]) AND outcome IS NULL AND queued',
-}
+const markUnqueued =
+  'UPDATE jobs SET queued = false WHERE id = ANY($1::uuid[]) AND outcome IS NULL AND queued'
 
 export function createAdder(options: AdderOptions): Adder {
   const { postgres, backend, clock, onError } = options
@@ -114,7 +112,7 @@ function createLeaver(postgres: Postgres, onError: (error: unknown) => void): Le
   const batcher = createBatcher<string, void>({
     maxItems: 5_000,
     run: async (ids) => {
-      await postgres.query({ ...markUnqueued, values: [ids.toSorted()] })
+      await postgres.query(markUnqueued, [ids.toSorted()])
       return []
     },
   })

@@ -73,14 +73,13 @@ interface Request {
 
 export function createAcceptance(options: AcceptanceOptions): Acceptance {
   const { ledger, clock } = options
-  const maxPending = options.maxPending ?? 20_000
   const adder = createAdder(options)
   const inserts = createBatcher<Request, Settled>({
     maxItems: 256,
     concurrency: insertsAtOnce,
     run: (requests) => insertAll(ledger, requests),
   })
-  let pending = 0
+  const admission = createAdmission(options.maxPending ?? 20_000)
 
   const takeDurable = async (rows: NewJob[]): Promise<Accepted[]> => {
     const queued = adder.reachable()
@@ -105,22 +104,10 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
     }
   }
 
-  const counted = async <T>(inputs: NewJobInput[], work: () => Promise<T>): Promise<T> => {
-    if (pending + inputs.length > maxPending) {
-      throw INTAKE_OVERLOADED({ pending }, { retryAfterMs: 1_000 + Math.random() * 1_000 })
-    }
-    pending += inputs.length
-    try {
-      return await work()
-    } finally {
-      pending -= inputs.length
-    }
-  }
-
   return {
-    accept: (inputs) => counted(inputs, () => takeAll(inputs)),
+    accept: (inputs) => admission.admit(inputs, () => takeAll(inputs)),
     acceptIn: (database, inputs) =>
-      counted(inputs, async () => {
+      admission.admit(inputs, async () => {
         const taken: { rows: NewJob[]; accepted: Accepted[] } = { rows: [], accepted: [] }
         const accepted = await takeAll(inputs, async (rows) => {
           const queued = adder.reachable()
@@ -132,11 +119,32 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
         return { accepted, handOver: () => adder.addRows(taken.rows, taken.accepted) }
       }),
     get pending() {
-      return pending
+      return admission.pending
     },
     idle: async () => {
       await inserts.idle()
       await adder.idle()
+    },
+  }
+}
+
+/** Counts what is under way, and refuses before anything is done. */
+function createAdmission(maxPending: number) {
+  let pending = 0
+  return {
+    get pending() {
+      return pending
+    },
+    admit: async <T>(inputs: NewJobInput[], work: () => Promise<T>): Promise<T> => {
+      if (pending + inputs.length > maxPending) {
+        throw INTAKE_OVERLOADED({ pending }, { retryAfterMs: 1_000 + Math.random() * 1_000 })
+      }
+      pending += inputs.length
+      try {
+        return await work()
+      } finally {
+        pending -= inputs.length
+      }
     },
   }
 }

@@ -6,15 +6,12 @@ import { unqueuedChannel } from './ledger-sql.ts'
 /** Steps 8 and 9, and the end of a row: what people and operators do to rows. */
 export type Control = Pick<Ledger, 'cancel' | 'cancelRequested' | 'retry' | 'retryFailed' | 'prune'>
 
-const cancelRow = {
-  name: 'jobs-cancel',
-  text: `UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, now()),
+const cancelRow = `UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, now()),
       outcome = CASE WHEN run_token IS NULL THEN 'cancelled' END,
       finished_at = CASE WHEN run_token IS NULL THEN now() END,
       error = CASE WHEN run_token IS NULL
         THEN '{"code":"JOB_CANCELLED","message":"cancelled before it ran"}'::json ELSE error END
-    WHERE id = $1 AND outcome IS NULL RETURNING outcome`,
-}
+    WHERE id = $1 AND outcome IS NULL RETURNING outcome`
 
 /** The checkpoint of a failed job stays: what was done before the fault need not be done again. */
 const revived = `outcome = NULL, finished_at = NULL, result = NULL, progress = NULL, cancel_requested_at = NULL,
@@ -38,12 +35,9 @@ const retryFailedRows = (key: string): string => `
 const oldRows = (outcome: string, age: string): string => `ARRAY(SELECT id FROM jobs
   WHERE outcome = '${outcome}' AND finished_at < now() - ${age}::float8 * interval '1 millisecond'
   ORDER BY finished_at LIMIT $3)`
-const pruneRows = {
-  name: 'jobs-prune',
-  // The outcome is asked for again: a row that is retried at this moment is not old any more.
-  text: `DELETE FROM jobs WHERE outcome IS NOT NULL AND id = ANY(
-    ${oldRows('completed', '$1')} || ${oldRows('cancelled', '$1')} || ${oldRows('failed', '$2')})`,
-}
+// The outcome is asked for again: a row that is retried at this moment is not old any more.
+const pruneRows = `DELETE FROM jobs WHERE outcome IS NOT NULL AND id = ANY(
+    ${oldRows('completed', '$1')} || ${oldRows('cancelled', '$1')} || ${oldRows('failed', '$2')})`
 
 export function createControl(postgres: Postgres): Control {
   const unfinished = async (id: string): Promise<boolean | undefined> => {
@@ -66,17 +60,16 @@ export function createControl(postgres: Postgres): Control {
 
   return {
     cancel: async (id) => {
-      const { rows } = await postgres.query<{ outcome: string | null }>({ ...cancelRow, values: [id] })
+      const { rows } = await postgres.query<{ outcome: string | null }>(cancelRow, [id])
       if (rows[0]) return rows[0].outcome === null ? 'requested' : 'cancelled'
       return (await unfinished(id)) === undefined ? 'missing' : 'finished'
     },
     cancelRequested: async (ids) => {
       if (ids.length === 0) return []
-      const { rows } = await postgres.query<{ id: string }>({
-        name: 'jobs-cancel-requested',
-        text: `SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND cancel_requested_at IS NOT NULL AND outcome IS NULL`,
-        values: [ids],
-      })
+      const { rows } = await postgres.query<{ id: string }>(
+        'SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND cancel_requested_at IS NOT NULL AND outcome IS NULL',
+        [ids],
+      )
       return rows.map((row) => row.id)
     },
     retry: async (id) => {
@@ -99,7 +92,7 @@ export function createControl(postgres: Postgres): Control {
       return rowCount ?? 0
     },
     prune: async ({ finishedMs, failedMs }, limit) => {
-      const { rowCount } = await postgres.query({ ...pruneRows, values: [finishedMs, failedMs, limit] })
+      const { rowCount } = await postgres.query(pruneRows, [finishedMs, failedMs, limit])
       return rowCount ?? 0
     },
   }

@@ -27,12 +27,10 @@ const insertDeduped = {
     ON CONFLICT (name, dedupe_key) WHERE outcome IS NULL AND dedupe_key IS NOT NULL DO NOTHING
     RETURNING id, ${delayColumn}`,
 }
-const findHolders = {
-  name: 'jobs-find-holders',
-  text: `SELECT j.id, j.name, j.dedupe_key, ${delayColumn}
+/** Planned anew each time: a plan of yesterday may read the whole table. */
+const findHolders = `SELECT j.id, j.name, j.dedupe_key, ${delayColumn}
     FROM unnest($1::text[], $2::text[]) AS r (name, dedupe_key)
-    JOIN jobs j ON j.name = r.name AND j.dedupe_key = r.dedupe_key AND j.outcome IS NULL`,
-}
+    JOIN jobs j ON j.name = r.name AND j.dedupe_key = r.dedupe_key AND j.outcome IS NULL`
 
 /** How often a key may be freed between our insert and our look before we give up. */
 const maxRounds = 10
@@ -105,10 +103,10 @@ async function answerWithHolders(
   accepted: Map<NewJob, Accepted>,
 ): Promise<void> {
   if (losers.length === 0) return
-  const { rows: holders } = await database.query<Holder>({
-    ...findHolders,
-    values: [losers.map((row) => row.name), losers.map((row) => keyOf(row))],
-  })
+  const { rows: holders } = await database.query<Holder>(findHolders, [
+    losers.map((row) => row.name),
+    losers.map((row) => keyOf(row)),
+  ])
   const byKey = new Map(holders.map((each) => [`${each.name} ${each.dedupe_key}`, each]))
   for (const row of losers) {
     const holder = byKey.get(`${row.name} ${keyOf(row)}`)

@@ -2,7 +2,7 @@ import type { Postgres, Queryable } from '../postgres/postgres.ts'
 import type { Ending, Ledger } from './ledger.ts'
 import { joinCalls } from './ledger-batch.ts'
 import { toJsonOrNull } from './ledger-json.ts'
-import { clearedAsCrash, relaxed } from './ledger-sql.ts'
+import { clearedAsCrash } from './ledger-sql.ts'
 import { createStarts } from './ledger-start.ts'
 
 /** Steps 2 to 6: what runners do to rows. */
@@ -11,46 +11,21 @@ export type Runs = Pick<
   'start' | 'finish' | 'finishWith' | 'saveProgress' | 'saveCheckpoint' | 'releaseRunner'
 >
 
+/** Functions of migration 0001, which says why they are functions. */
 const finishRows = {
   name: 'jobs-finish',
-  // Whatever goes back although its cancel was asked for is finished instead: nobody else would do it.
-  text: `UPDATE jobs j SET
-      outcome = CASE WHEN r.outcome IS NULL AND j.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE r.outcome END,
-      finished_at = CASE WHEN r.outcome IS NOT NULL OR j.cancel_requested_at IS NOT NULL THEN now() END,
-      result = r.result,
-      error = CASE WHEN r.outcome IS NULL THEN coalesce(r.error, j.error) ELSE r.error END,
-      run_at = CASE WHEN r.delay_ms IS NULL THEN j.run_at ELSE now() + r.delay_ms * interval '1 millisecond' END,
-      attempts = j.attempts + r.attempts, interruptions = j.interruptions + r.interruptions, run_token = NULL
-    FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::json[], $5::json[], $6::float8[], $7::int[], $8::int[])
-      AS r (id, token, outcome, result, error, delay_ms, attempts, interruptions)
-    WHERE j.id = r.id AND j.run_token = r.token
-    RETURNING r.token`,
+  text: `SELECT id FROM jobs_finish($1::uuid[], $2::uuid[], $3::text[], $4::json[], $5::json[], $6::float8[], $7::int[],
+    $8::int[]) AS id`,
 }
-
-const notes = `SET progress = coalesce(r.progress, j.progress), checkpoint = coalesce(r.checkpoint, j.checkpoint)`
-const noteRows = `unnest($1::uuid[], $2::uuid[], $3::json[], $4::json[]) AS r (id, token, progress, checkpoint)
-    WHERE j.id = r.id AND j.run_token = r.token`
 const saveNotes = {
-  name: 'jobs-save-notes',
-  text: `WITH relaxed AS MATERIALIZED (${relaxed})
-    UPDATE jobs j ${notes} FROM relaxed, ${noteRows} AND relaxed.setting = 'off' RETURNING r.token`,
-}
-/** In the transaction of a handler, whose own writes are to be as durable as it chose. */
-const saveNotesWith = {
-  name: 'jobs-save-notes-with',
-  text: `UPDATE jobs j ${notes} FROM ${noteRows} RETURNING r.token`,
+  name: 'jobs-note',
+  text: 'SELECT id FROM jobs_note($1::uuid[], $2::uuid[], $3::json[], $4::json[], $5) AS id',
 }
 
-const forgetRunner = {
-  name: 'nodes-forget-runner',
-  text: `UPDATE nodes SET runners = array_remove(runners, $1) WHERE $1 = ANY(runners)`,
-}
+const forgetRunner = 'UPDATE nodes SET runners = array_remove(runners, $1) WHERE $1 = ANY(runners)'
 /** Only what was due can be held, so the rows that wait for later are not looked at. */
-const releaseRows = {
-  name: 'jobs-release-runner',
-  text: `UPDATE jobs j SET ${clearedAsCrash}
-    WHERE j.outcome IS NULL AND j.run_token IS NOT NULL AND j.runner = $1 AND j.run_at <= now() RETURNING j.id`,
-}
+const releaseRows = `UPDATE jobs j SET ${clearedAsCrash}
+  WHERE j.outcome IS NULL AND j.run_token IS NOT NULL AND j.runner = $1 AND j.run_at <= now() RETURNING j.id`
 
 interface Holding {
   id: string
@@ -75,7 +50,7 @@ export function createRuns(postgres: Postgres): Runs {
     maxItems: 256,
     concurrency: 2,
   })
-  const jottings = joinCalls((rows: Note[]) => writeNotes(postgres, saveNotes, rows), {
+  const jottings = joinCalls((rows: Note[]) => writeNotes(postgres, rows, true), {
     maxItems: 256,
     concurrency: 1,
   })
@@ -98,54 +73,75 @@ export function createRuns(postgres: Postgres): Runs {
     saveCheckpoint: async (id, token, checkpoint, database) => {
       const note = { id, token, progress: null, checkpoint: toJsonOrNull(checkpoint, 'checkpoint') }
       if (!database) return jottings.add(note)
-      const [written] = await writeNotes(database, saveNotesWith, [note])
+      const [written] = await writeNotes(database, [note], false)
       return written ?? false
     },
     releaseRunner: async (runner) => {
       // From here on whoever is delivered one of its jobs takes it over at once, without waiting for the rest.
-      await postgres.query({ ...forgetRunner, values: [runner] })
-      const { rows } = await postgres.query<{ id: string }>({ ...releaseRows, values: [runner] })
+      await postgres.query(forgetRunner, [runner])
+      const { rows } = await postgres.query<{ id: string }>(releaseRows, [runner])
       return rows.map((row) => row.id)
     },
   }
 }
 
 async function writeFinishes(database: Queryable, rows: FinishRow[]): Promise<boolean[]> {
-  const sorted = byId(rows)
-  const { rows: written } = await database.query<{ token: string }>({
-    ...finishRows,
-    values: [
-      sorted.map((row) => row.id),
-      sorted.map((row) => row.token),
-      sorted.map((row) => row.outcome),
-      sorted.map((row) => row.result),
-      sorted.map((row) => row.error),
-      sorted.map((row) => row.delayMs),
-      sorted.map((row) => row.attempts),
-      sorted.map((row) => row.interruptions),
-    ],
+  return eachIdOnce(rows, async (once) => {
+    const { rows: written } = await database.query<{ id: string }>({
+      ...finishRows,
+      values: [
+        once.map((row) => row.id),
+        once.map((row) => row.token),
+        once.map((row) => row.outcome),
+        once.map((row) => row.result),
+        once.map((row) => row.error),
+        once.map((row) => row.delayMs),
+        once.map((row) => row.attempts),
+        once.map((row) => row.interruptions),
+      ],
+    })
+    return written
   })
-  const tokens = new Set(written.map((each) => each.token))
+}
+
+/** @param relaxed whether nobody waits for the disk; not within somebody else's transaction */
+async function writeNotes(database: Queryable, rows: Note[], relaxed: boolean): Promise<boolean[]> {
+  const merged = mergeNotes(rows)
+  const saved = await eachIdOnce(merged, async (once) => {
+    const { rows: written } = await database.query<{ id: string }>({
+      ...saveNotes,
+      values: [
+        once.map((row) => row.id),
+        once.map((row) => row.token),
+        once.map((row) => row.progress),
+        once.map((row) => row.checkpoint),
+        relaxed,
+      ],
+    })
+    return written
+  })
+  const tokens = new Set(merged.filter((_row, index) => saved[index]).map((row) => row.token))
   return rows.map((row) => tokens.has(row.token))
 }
 
-async function writeNotes(
-  database: Queryable,
-  statement: { name: string; text: string },
-  rows: Note[],
+/**
+ * Postgres finds what belongs to a row by its id. Two runs of one job may end at the same time, the one that lost it
+ * and the one that has it, so an id that comes twice goes into another statement. In the order of the ids, so that
+ * two batches that meet do not wait for each other.
+ */
+async function eachIdOnce<T extends Holding>(
+  rows: T[],
+  write: (once: T[]) => Promise<{ id: string }[]>,
 ): Promise<boolean[]> {
-  const merged = byId(mergeNotes(rows))
-  const { rows: written } = await database.query<{ token: string }>({
-    ...statement,
-    values: [
-      merged.map((row) => row.id),
-      merged.map((row) => row.token),
-      merged.map((row) => row.progress),
-      merged.map((row) => row.checkpoint),
-    ],
-  })
-  const tokens = new Set(written.map((each) => each.token))
-  return rows.map((row) => tokens.has(row.token))
+  const done = new Set<T>()
+  for (let left = rows; left.length > 0; ) {
+    const once = new Map<string, T>()
+    for (const row of left) if (!once.has(row.id)) once.set(row.id, row)
+    const written = await write(byId([...once.values()]))
+    for (const { id } of written) done.add(once.get(id) as T)
+    left = left.filter((row) => once.get(row.id) !== row)
+  }
+  return rows.map((row) => done.has(row))
 }
 
 /** One row a run, the last word of each column: an UPDATE that meets a row twice takes any of the two. */
@@ -162,8 +158,7 @@ function mergeNotes(rows: Note[]): Note[] {
   return [...merged.values()]
 }
 
-/** Every batch takes its rows in the same order, so that two of them do not wait for each other. */
-export const byId = <T extends { id: string }>(rows: T[]): T[] =>
+const byId = <T extends { id: string }>(rows: T[]): T[] =>
   rows.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
 
 type EndingColumns = Omit<FinishRow, 'id' | 'token'>

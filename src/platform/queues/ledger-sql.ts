@@ -5,12 +5,6 @@ export const poisonAt = 5
 /** Told at the commit of rows that wait for the reconciler. */
 export const unqueuedChannel = 'baton_unqueued'
 
-/**
- * A statement that reads this does not wait for the disk. It holds for the one transaction of that statement, so
- * it costs no round trip and no connection of its own.
- */
-export const relaxed = `SELECT set_config('synchronous_commit', 'off', true) AS setting`
-
 /** Whether the holder of the row `j` of jobs still lives, by the clock of the database. */
 export const isAlive = `EXISTS (SELECT FROM nodes n
   WHERE j.runner = ANY(n.runners) AND n.heartbeat_at > now() - interval '${aliveWithinMs} milliseconds')`

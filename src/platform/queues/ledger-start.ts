@@ -1,7 +1,7 @@
 import type { Postgres } from '../postgres/postgres.ts'
 import type { JobOrigin, Run, StartResult } from './ledger.ts'
 import { joinCalls } from './ledger-batch.ts'
-import { clearedAsCrash, isAlive, relaxed } from './ledger-sql.ts'
+import { clearedAsCrash, isAlive } from './ledger-sql.ts'
 
 /** Step 2. */
 export interface Starts {
@@ -10,40 +10,21 @@ export interface Starts {
   end(token: string): void
 }
 
-/**
- * Written so that no index but the key can serve it. The statistics of a queue are always stale, and with them the
- * planner would rather read all that waits through jobs_unfinished: 2 ms for each start while 20,000 jobs wait.
- */
-const isDue = `(j.outcome IS NULL) IS TRUE AND j.run_at + interval '0' <= now()`
-
+/** A function of migration 0001, which says why it is one. */
 const startRows = {
   name: 'jobs-start',
-  // A token that stands there already is that of a start whose answer was lost: starting again is harmless.
-  text: `WITH relaxed AS MATERIALIZED (${relaxed})
-    UPDATE jobs j SET run_token = r.token, runner = r.runner, started_at = now()
-    FROM relaxed, unnest($1::uuid[], $2::uuid[], $3::text[]) AS r (id, token, runner)
-    WHERE relaxed.setting = 'off' AND j.id = r.id AND ${isDue}
-      AND (j.run_token IS NULL OR j.run_token = r.token)
-    RETURNING j.run_token AS token, j.payload, j.attempts, j.max_attempts, j.interruptions, j.checkpoint, j.context`,
+  text: 'SELECT * FROM jobs_start($1::uuid[], $2::uuid[], $3::text[])',
 }
-const lookAtRows = {
-  name: 'jobs-look',
-  text: `SELECT j.id, j.outcome IS NOT NULL AS finished, j.run_token AS token, j.runner, ${isAlive} AS alive,
+// The others are planned anew each time: they are rare, and a plan of yesterday may read the whole table.
+const lookAtRows = `SELECT j.id, j.outcome IS NOT NULL AS finished, j.run_token AS token, j.runner, ${isAlive} AS alive,
       ceil(extract(epoch FROM j.run_at - now()) * 1000)::float8 AS delay_ms
-    FROM jobs j WHERE j.id = ANY($1::uuid[])`,
-}
-const releaseDead = {
-  name: 'jobs-release-dead',
-  text: `UPDATE jobs j SET ${clearedAsCrash}
+    FROM jobs j WHERE j.id = ANY($1::uuid[])`
+const releaseDead = `UPDATE jobs j SET ${clearedAsCrash}
     FROM unnest($1::uuid[], $2::uuid[]) AS r (id, token)
     WHERE j.id = r.id AND j.run_token = r.token AND (j.outcome IS NULL) IS TRUE AND NOT ${isAlive}
-    RETURNING j.id, j.outcome`,
-}
-const releaseOrphans = {
-  name: 'jobs-release-orphans',
-  text: `UPDATE jobs j SET run_token = NULL FROM unnest($1::uuid[], $2::uuid[]) AS r (id, token)
-    WHERE j.id = r.id AND j.run_token = r.token AND (j.outcome IS NULL) IS TRUE`,
-}
+    RETURNING j.id, j.outcome`
+const releaseOrphans = `UPDATE jobs j SET run_token = NULL FROM unnest($1::uuid[], $2::uuid[]) AS r (id, token)
+    WHERE j.id = r.id AND j.run_token = r.token AND (j.outcome IS NULL) IS TRUE`
 
 interface Request extends Run {
   id: string
@@ -127,10 +108,7 @@ async function startHeld(
   requests: Request[],
   underWay: Set<string>,
 ): Promise<StartResult[]> {
-  const { rows } = await postgres.query<LookRow>({
-    ...lookAtRows,
-    values: [requests.map((each) => each.id)],
-  })
+  const { rows } = await postgres.query<LookRow>(lookAtRows, [requests.map((each) => each.id)])
   const found = new Map(rows.map((row) => [row.id, row]))
   const verdicts = requests.map((request) => judge(request, found.get(request.id), underWay))
   const ended = await release(postgres, requests, verdicts)
@@ -171,12 +149,9 @@ async function release(
     })
   const dead = tokensOf('dead')
   const orphaned = tokensOf('orphaned')
-  if (orphaned.length > 0) await postgres.query({ ...releaseOrphans, values: pairs(orphaned) })
+  if (orphaned.length > 0) await postgres.query(releaseOrphans, pairs(orphaned))
   if (dead.length === 0) return new Map()
-  const { rows } = await postgres.query<{ id: string; outcome: string | null }>({
-    ...releaseDead,
-    values: pairs(dead),
-  })
+  const { rows } = await postgres.query<{ id: string; outcome: string | null }>(releaseDead, pairs(dead))
   return new Map(
     rows.flatMap((row): [string, StartResult][] => {
       if (row.outcome === null) return []

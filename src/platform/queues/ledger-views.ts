@@ -41,11 +41,9 @@ export function createViews(postgres: Postgres, clock: Clock): Views {
   const getMany = async (ids: string[]): Promise<JobView[]> => {
     const known = ids.filter(isId)
     if (known.length === 0) return []
-    const { rows } = await postgres.query<JobRow>({
-      name: 'jobs-get',
-      text: `SELECT ${columns} FROM jobs WHERE id = ANY($1::uuid[])`,
-      values: [known],
-    })
+    const { rows } = await postgres.query<JobRow>(`SELECT ${columns} FROM jobs WHERE id = ANY($1::uuid[])`, [
+      known,
+    ])
     return rows.map(asView)
   }
   return {

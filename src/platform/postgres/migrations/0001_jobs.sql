@@ -44,6 +44,59 @@ CREATE INDEX jobs_unqueued ON jobs (enqueued_at) WHERE outcome IS NULL AND NOT q
 CREATE INDEX jobs_finished ON jobs (outcome, finished_at) WHERE outcome IS NOT NULL;
 CREATE UNIQUE INDEX jobs_dedupe ON jobs (name, dedupe_key) WHERE outcome IS NULL AND dedupe_key IS NOT NULL;
 
+-- The three statements that every run takes, as functions for the sake of their plan. The statistics of a queue are
+-- always stale: a plan that was made while the table was nearly empty reads all of it, and is kept when a hundred
+-- thousand jobs have come in. Here nothing but the key can be used: no sequential scan, and conditions written so
+-- that no partial index fits them. What belongs to a row is found by its place in the array.
+
+-- Step 2 of docs/protocols/jobs.md. A token that stands there already is that of a start whose answer was lost.
+CREATE FUNCTION jobs_start(ids uuid[], tokens uuid[], runners text[])
+RETURNS TABLE (token uuid, payload json, attempts integer, max_attempts integer, interruptions integer,
+  checkpoint json, context json)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+  -- Until the end of this transaction, which is this one call: nobody waits for the disk.
+  PERFORM set_config('synchronous_commit', 'off', true);
+  RETURN QUERY UPDATE jobs j SET run_token = tokens[array_position(ids, j.id)],
+      runner = runners[array_position(ids, j.id)], started_at = now()
+    WHERE j.id = ANY(ids) AND (j.outcome IS NULL) IS TRUE AND j.run_at + interval '0' <= now()
+      AND (j.run_token IS NULL OR j.run_token = tokens[array_position(ids, j.id)])
+    RETURNING j.run_token, j.payload, j.attempts, j.max_attempts, j.interruptions, j.checkpoint, j.context;
+END $$;
+
+-- Step 3. `relaxed` is false within the transaction of a handler, whose writes are to be as durable as it chose.
+CREATE FUNCTION jobs_note(ids uuid[], tokens uuid[], progresses json[], checkpoints json[], relaxed boolean)
+RETURNS SETOF uuid
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+  IF relaxed THEN
+    PERFORM set_config('synchronous_commit', 'off', true);
+  END IF;
+  RETURN QUERY UPDATE jobs j SET progress = coalesce(progresses[array_position(ids, j.id)], j.progress),
+      checkpoint = coalesce(checkpoints[array_position(ids, j.id)], j.checkpoint)
+    WHERE j.id = ANY(ids) AND j.run_token = tokens[array_position(ids, j.id)]
+    RETURNING j.id;
+END $$;
+
+-- Steps 4 and 5. Whatever goes back although its cancel was asked for is finished: nobody else would do it.
+CREATE FUNCTION jobs_finish(ids uuid[], tokens uuid[], outcomes text[], results json[], errors json[],
+  delays_ms float8[], used_attempts integer[], interrupted integer[])
+RETURNS SETOF uuid
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+  RETURN QUERY UPDATE jobs j SET run_token = NULL,
+      (outcome, finished_at, result, error, run_at, attempts, interruptions) = (
+        SELECT CASE WHEN outcomes[nth] IS NULL AND j.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE outcomes[nth] END,
+          CASE WHEN outcomes[nth] IS NOT NULL OR j.cancel_requested_at IS NOT NULL THEN now() END,
+          results[nth],
+          CASE WHEN outcomes[nth] IS NULL THEN coalesce(errors[nth], j.error) ELSE errors[nth] END,
+          CASE WHEN delays_ms[nth] IS NULL THEN j.run_at ELSE now() + delays_ms[nth] * interval '1 millisecond' END,
+          j.attempts + used_attempts[nth], j.interruptions + interrupted[nth]
+        FROM array_position(ids, j.id) AS nth)
+    WHERE j.id = ANY(ids) AND j.run_token = tokens[array_position(ids, j.id)]
+    RETURNING j.id;
+END $$;
+
 -- What the queue engine was when the ledger last agreed with it. Another epoch means that it forgot jobs.
 CREATE TABLE queue_epochs (
   queue      text PRIMARY KEY,

@@ -4,7 +4,7 @@ import { createPostgresBackend } from '../../../../src/platform/queues/backends/
 import { migrateQueues } from '../../../../src/platform/queues/migrate.ts'
 import { entry, exerciseQueueBackend } from '../../../contracts/queue-backend.ts'
 import { testDatabase } from '../../../support/databases.ts'
-import { eventually } from '../../../support/processes.ts'
+import { eventually, spawnNode } from '../../../support/processes.ts'
 import { startPostgres } from '../../../support/servers.ts'
 
 const clock = createSystemClock()
@@ -44,6 +44,31 @@ describe('the Postgres engine', () => {
     await eventually(() => backend.add('q', [entry()]), { timeoutMs: 10_000 })
     await eventually(() => expect(seen).toHaveLength(2), { timeoutMs: 10_000 })
     await consumer.close(2_000)
+    await backend.close()
+  })
+
+  it('brings the entry of a node that died elsewhere within some seconds, though nobody handed it back', async () => {
+    const { url } = await testDatabase()
+    const backend = open(url)
+    const doomed = spawnNode([`${import.meta.dirname}/hold-entry.ts`, 'postgres', url, 'q'])
+    const added = entry()
+    await backend.add('q', [added])
+    await doomed.waitForLine(/^holds/)
+    const seen: string[] = []
+    const consumer = backend.consume({
+      queue: 'q',
+      runner: 'r',
+      concurrency: 2,
+      process: async ({ id }) => (seen.push(id), { kind: 'finished' }),
+      onLost: () => undefined,
+      onError: () => undefined,
+    })
+    await consumer.start()
+    await doomed.kill()
+    const before = performance.now()
+    await eventually(() => expect(seen).toEqual([added.id]), { timeoutMs: 10_000 })
+    expect(performance.now() - before).toBeLessThan(7_500)
+    await consumer.close(1_000)
     await backend.close()
   })
 

@@ -5,10 +5,11 @@ import { createRedisBackend } from '../../../../src/platform/queues/backends/red
 import { createRedis } from '../../../../src/platform/redis.ts'
 import { entry, exerciseQueueBackend } from '../../../contracts/queue-backend.ts'
 import { testRedis } from '../../../support/databases.ts'
-import { eventually } from '../../../support/processes.ts'
+import { eventually, spawnNode } from '../../../support/processes.ts'
 import { startRedis } from '../../../support/servers.ts'
 
 const clock = createSystemClock()
+const holdEntry = `${import.meta.dirname}/hold-entry.ts`
 const opened: { close(limitMs: number): Promise<void> }[] = []
 const open = (url: string, prefix = 'baton'): QueueBackend => {
   const backend = createRedisBackend({ url, clock, prefix, onError: () => undefined })
@@ -116,6 +117,24 @@ describe('the Redis engine', () => {
     client.disconnect()
     expect(await backend.epoch('q')).toBeUndefined()
     expect(await backend.mark('q')).not.toBe(second)
+  })
+
+  it('brings the entry of a node that died elsewhere within some seconds, though nobody handed it back', async () => {
+    const { url, prefix } = await testRedis()
+    const backend = open(url, prefix)
+    const doomed = spawnNode([holdEntry, 'redis', url, 'q', prefix])
+    const added = entry()
+    await backend.add('q', [added])
+    await doomed.waitForLine(/^holds/)
+    const seen: string[] = []
+    await consume(backend, seen)
+    await clock.sleep(5_000)
+    // Its lock is renewed as long as it lives.
+    expect(seen).toEqual([])
+    await doomed.kill()
+    const before = performance.now()
+    await eventually(() => expect(seen).toEqual([added.id]), { timeoutMs: 10_000 })
+    expect(performance.now() - before).toBeLessThan(7_500)
   })
 
   it('goes on consuming soon after an outage', async () => {
