@@ -1,10 +1,11 @@
+import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { createSystemClock } from '../../../../src/core/clock.ts'
 import { createPostgresBackend } from '../../../../src/platform/queues/backends/postgres.ts'
 import { migrateQueues } from '../../../../src/platform/queues/migrate.ts'
 import { entry, exerciseQueueBackend } from '../../../contracts/queue-backend.ts'
 import { testDatabase } from '../../../support/databases.ts'
-import { eventually, spawnNode } from '../../../support/processes.ts'
+import { eventually, projectRoot, spawnNode } from '../../../support/processes.ts'
 import { startPostgres } from '../../../support/servers.ts'
 
 const clock = createSystemClock()
@@ -50,7 +51,12 @@ describe('the Postgres engine', () => {
   it('brings the entry of a node that died elsewhere within some seconds, though nobody handed it back', async () => {
     const { url } = await testDatabase()
     const backend = open(url)
-    const doomed = spawnNode([`${import.meta.dirname}/hold-entry.ts`, 'postgres', url, 'q'])
+    const doomed = spawnNode([
+      path.join(projectRoot, 'test/fixtures/queues/hold-entry.ts'),
+      'postgres',
+      url,
+      'q',
+    ])
     const added = entry()
     await backend.add('q', [added])
     await doomed.waitForLine(/^holds/)

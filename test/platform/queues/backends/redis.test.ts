@@ -1,3 +1,4 @@
+import path from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createSystemClock } from '../../../../src/core/clock.ts'
 import type { Consumer, QueueBackend } from '../../../../src/platform/queues/backend.ts'
@@ -5,11 +6,11 @@ import { createRedisBackend } from '../../../../src/platform/queues/backends/red
 import { createRedis } from '../../../../src/platform/redis.ts'
 import { entry, exerciseQueueBackend } from '../../../contracts/queue-backend.ts'
 import { testRedis } from '../../../support/databases.ts'
-import { eventually, spawnNode } from '../../../support/processes.ts'
+import { eventually, projectRoot, spawnNode } from '../../../support/processes.ts'
 import { startRedis } from '../../../support/servers.ts'
 
 const clock = createSystemClock()
-const holdEntry = `${import.meta.dirname}/hold-entry.ts`
+const holdEntry = path.join(projectRoot, 'test/fixtures/queues/hold-entry.ts')
 const opened: { close(limitMs: number): Promise<void> }[] = []
 const open = (url: string, prefix = 'baton'): QueueBackend => {
   const backend = createRedisBackend({ url, clock, prefix, onError: () => undefined })
