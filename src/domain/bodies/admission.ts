@@ -35,7 +35,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
     const impatient = signal ? AbortSignal.any([patience.signal, signal]) : patience.signal
     waiters.push(turn.resolve)
     await Promise.race([turn.promise, options.clock.sleep(options.maxWaitMs, impatient)])
-    patience.abort()
+    patience.abort('settled')
     const index = waiters.indexOf(turn.resolve)
     if (index === -1) return true
     waiters.splice(index, 1)

@@ -26,7 +26,8 @@ export function createDeadline(store: string, timeoutMs: number, clock: Clock): 
       try {
         return await Promise.race([work, limit])
       } finally {
-        settled.abort()
+        // With a reason of its own: the usual one is an error with a stack, made anew each time.
+        settled.abort('settled')
       }
     },
   }

@@ -128,6 +128,6 @@ async function putWhileItMoves(
   try {
     await Promise.race([store.put(id, moving, either), watch()])
   } finally {
-    ended.abort()
+    ended.abort(new Error('the put is over'))
   }
 }

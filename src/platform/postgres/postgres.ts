@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { type BatonError, codeOf, messageOf } from '../../core/errors.ts'
+import { createConnectionBreaker } from './connection-breaker.ts'
 import { DATABASE_OVERLOADED, DATABASE_UNAVAILABLE } from './errors.ts'
 
 /** One statement's connection inside a transaction. */
@@ -50,6 +51,8 @@ export interface PostgresOptions {
   searchPath?: string
 }
 
+const tooManyConnections = '53300'
+
 /** SQLSTATE classes and Node codes that say "not now" rather than "not so". */
 const away = new Set([
   'ECONNREFUSED',
@@ -82,6 +85,11 @@ export function createPostgres(options: PostgresOptions): Postgres {
   // An idle connection that Postgres ends would otherwise end this process.
   pool.on('error', options.onError)
 
+  const breaker = createConnectionBreaker(pool, options.max)
+  const failed = (error: unknown): unknown => {
+    if (codeOf(error) === tooManyConnections) breaker.trip()
+    return databaseError(error)
+  }
   const admit = (): void => {
     if (pool.waitingCount >= maxWaiting) {
       throw DATABASE_OVERLOADED(
@@ -99,18 +107,21 @@ export function createPostgres(options: PostgresOptions): Postgres {
       try {
         return await pool.query(sql, values as never)
       } catch (error) {
-        throw databaseError(error)
+        throw failed(error)
       }
     },
     transaction: async (work) => {
       admit()
       const client = await pool.connect().catch((error: unknown) => {
-        throw databaseError(error)
+        throw failed(error)
       })
       return runTransaction(client, work)
     },
     load: () => ({ waiting: pool.waitingCount, total: pool.totalCount, idle: pool.idleCount }),
-    close: () => pool.end(),
+    close: () => {
+      breaker.close()
+      return pool.end()
+    },
   }
 }
 
@@ -146,7 +157,7 @@ export function isAway(error: unknown): boolean {
 export function databaseError(error: unknown): unknown {
   const code = codeOf(error)
   const message = messageOf(error)
-  if (code === '53300' || message.includes('timeout exceeded when trying to connect')) {
+  if (code === tooManyConnections || message.includes('timeout exceeded when trying to connect')) {
     return DATABASE_OVERLOADED(
       { reason: message },
       { cause: error, retryAfterMs: 1_000 },

@@ -33,7 +33,10 @@ export function judge(run: Judged, job: Pick<Job, 'backoff'>, settled: Settled):
   return failure(settled.kind === 'threw' ? settled.error : undefined, run, job)
 }
 
-/** A failure: again after a pause while attempts are left, unless the error itself says that it is in vain. */
+/**
+ * A failure: again after a pause while attempts are left, unless the error itself says that it is in vain, or that
+ * it is no failure but too early.
+ */
 export function failure(
   thrown: unknown,
   run: Pick<Judged, 'attempt' | 'maxAttempts'>,
@@ -41,6 +44,11 @@ export function failure(
 ): Ending {
   const error = toJobError(thrown)
   const traits = thrown instanceof BatonError ? thrown : undefined
+  // Something is overloaded and says when to come again: that slows the queue, and is not the job's failure.
+  if (traits?.traits.retry === 'after') {
+    const delayMs = Math.max(backoffMs(1, job.backoff), traits.retryAfterMs ?? 0)
+    return { kind: 'snooze', delayMs: Math.min(delayMs, maxDelayMs) }
+  }
   if (run.attempt >= run.maxAttempts || traits?.traits.retry === 'never') return { kind: 'failed', error }
   const delayMs = Math.max(backoffMs(run.attempt, job.backoff), traits?.retryAfterMs ?? 0)
   return { kind: 'retry', error, delayMs: Math.min(delayMs, maxDelayMs) }
