@@ -11,6 +11,7 @@ import { createSystemClock } from '../../src/core/clock.ts'
 import { type Bodies, createBodies } from '../../src/domain/bodies/bodies.ts'
 import { createDirectoryStore } from '../../src/domain/bodies/stores/directory.ts'
 import { createLog } from '../../src/platform/log.ts'
+import { DATABASE_OVERLOADED } from '../../src/platform/postgres/errors.ts'
 import type { Job } from '../../src/platform/queues/job.ts'
 import type { JobView } from '../../src/platform/queues/ledger.ts'
 import { type TestRunner, useStage } from '../platform/queues/harness.ts'
@@ -261,6 +262,18 @@ describe('report', () => {
     const text = `a\n${Array.from({ length: 6_000 }, (_each, n) => n).join('\n')}`
     const view = await finish('report', { body: await upload(text), column: 'a' })
     expect(view).toMatchObject({ state: 'failed', attempts: 1, error: { code: 'REPORT_TOO_LONG' } })
+  })
+
+  it('waits while the database is overloaded, and uses no attempt for it', async () => {
+    let refusals = 8
+    await start({
+      read: (body, options) => {
+        if (refusals-- > 0) throw DATABASE_OVERLOADED({ reason: 'full' }, { retryAfterMs: 20 })
+        return bodies.read(body, options)
+      },
+    })
+    const view = await finish('report', { body: await upload('a\n1\n'), column: 'a' })
+    expect(view).toMatchObject({ state: 'completed', attempts: 1, result: { '1': 1 } })
   })
 
   it('counts each row once although it is interrupted', async () => {
