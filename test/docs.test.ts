@@ -21,7 +21,7 @@ async function rowsOf(file: string): Promise<string[][]> {
 
 async function definedErrors(): Promise<ErrorKind[]> {
   const kinds: ErrorKind[] = []
-  for await (const file of glob('src/**/*errors.ts', { cwd: root })) {
+  for await (const file of glob('{src,jobs}/**/*errors.ts', { cwd: root })) {
     const module: Record<string, unknown> = await import(new URL(file, root).href)
     kinds.push(...Object.values(module).filter(isErrorKind))
   }
