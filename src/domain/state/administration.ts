@@ -236,6 +236,7 @@ async function reset(
     await migrations.remove(id)
     return removed
   } finally {
+    await migrations.unlead(id, `reset ${id}`)
     await target.close()
   }
 }

@@ -67,7 +67,7 @@ export async function runMigration(id: string, options: EngineOptions): Promise<
   }
 }
 
-const renewMs = 2_000
+const seenMs = 2_000
 const idleMs = 300
 
 function createEngine(bench: Bench, options: EngineOptions) {
@@ -84,9 +84,9 @@ function createEngine(bench: Bench, options: EngineOptions) {
     const migration = led ?? (await migrations.get(id))
     if (isDone(migration, options)) return migration
     if (migration.paused) await clock.sleep(idleMs, bench.signal)
-    else if (led) await clock.sleep(await withLease(led, options, () => leadStep(led)), bench.signal)
+    else if (led) await clock.sleep(await whileSeen(id, options, () => leadStep(led)), bench.signal)
     else {
-      await follow(bench, migration)
+      await whileSeen(id, options, () => follow(bench, migration))
       await clock.sleep(idleMs, bench.signal)
     }
     return migration
@@ -160,17 +160,10 @@ async function follow(bench: Bench, migration: Migration): Promise<void> {
 const isDone = (migration: Migration, options: EngineOptions): boolean =>
   (isOver(migration.phase) && !migration.wanted) || (options.until?.(migration) ?? false)
 
-/** Renews the lease while a long step goes on. A leader that lost it is stopped by its next conditional update. */
-async function withLease<T>(
-  migration: Migration,
-  options: EngineOptions,
-  work: () => Promise<T>,
-): Promise<T> {
-  const renew = (): void => {
-    options.migrations.lead(migration.id, options.engine).catch(() => undefined)
-    options.migrations.seen(migration.id, options.engine).catch(() => undefined)
-  }
-  const timer = setInterval(renew, renewMs)
+/** Says now and then that this engine is at work, while a long step goes on. */
+async function whileSeen<T>(id: string, options: EngineOptions, work: () => Promise<T>): Promise<T> {
+  const say = (): void => void options.migrations.seen(id, options.engine).catch(() => undefined)
+  const timer = setInterval(say, seenMs)
   try {
     return await work()
   } finally {

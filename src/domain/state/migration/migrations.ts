@@ -3,6 +3,7 @@ import type { Client, Postgres, Queryable } from '../../../platform/postgres/pos
 import { MIGRATION_NOT_FOUND, MIGRATION_PHASE_WRONG } from '../errors.ts'
 import type { DeviceMark, DeviceRow, Migration, MigrationOptions, Phase, Wanted } from './migration.ts'
 import { claimRow, keepAlive, writeMark } from './rows/devices.ts'
+import { createLeadership } from './rows/leadership.ts'
 import { type MigrationRow, migrationColumns, toMigration } from './rows/migration-row.ts'
 
 /** The rows of migrations, as docs/protocols/state-migration.md has them. */
@@ -14,9 +15,9 @@ export interface Migrations {
   list(limit: number): Promise<Migration[]>
   /** The newest one between the two stores that is not over. */
   findOpen(sourceUrl: string, targetUrl: string): Promise<Migration | undefined>
-  /** Takes or renews the lease of the leader. @returns the migration when it is ours now */
+  /** Takes the lead or makes sure of it. @returns the migration when this engine leads */
   lead(id: string, engine: string): Promise<Migration | undefined>
-  /** Gives the lease up. */
+  /** Gives the lead up. */
   unlead(id: string, engine: string): Promise<void>
   /** What an operator asks for. @throws MIGRATION_PHASE_WRONG */
   request(id: string, wanted: Wanted): Promise<Migration>
@@ -76,7 +77,6 @@ export interface Change {
   nextRound?: boolean
 }
 
-const leaseSeconds = 8
 const allowed: Record<Wanted, Phase[]> = {
   'cut-over': ['copying', 'ready'],
   'roll-back': ['watching', 'done'],
@@ -85,6 +85,7 @@ const allowed: Record<Wanted, Phase[]> = {
 }
 
 export function createMigrations(database: Postgres): Migrations {
+  const leadership = createLeadership(database)
   const get = async (id: string): Promise<Migration> => {
     const migration = await selectOne(database, 'id = $1', [id])
     if (!migration) throw MIGRATION_NOT_FOUND({ id })
@@ -109,13 +110,8 @@ export function createMigrations(database: Postgres): Migrations {
          ORDER BY created_at DESC LIMIT 1`,
         [sourceUrl, targetUrl],
       ),
-    lead: (id, engine) => lead(database, id, engine),
-    unlead: async (id, engine) => {
-      await database.query(
-        'UPDATE state_migrations SET leader = NULL, leader_until = NULL WHERE id = $1 AND leader = $2',
-        [id, engine],
-      )
-    },
+    lead: async (id, engine) => ((await leadership.hold(id, engine)) ? get(id) : undefined),
+    unlead: (id, engine) => leadership.drop(id, engine),
     request: (id, wanted) => request(database, get, id, wanted),
     setPaused: async (id, paused) => {
       await get(id)
@@ -154,16 +150,6 @@ async function select(database: Queryable, where: string, values: unknown[]): Pr
 
 const selectOne = async (database: Queryable, where: string, values: unknown[]) =>
   (await select(database, where, values))[0]
-
-async function lead(database: Postgres, id: string, engine: string): Promise<Migration | undefined> {
-  const { rows } = await database.query<MigrationRow>(
-    `UPDATE state_migrations SET leader = $2, leader_until = now() + interval '${leaseSeconds} s'
-      WHERE id = $1 AND (leader IS NULL OR leader = $2 OR leader_until < now())
-      RETURNING ${migrationColumns}`,
-    [id, engine],
-  )
-  return rows[0] && toMigration(rows[0])
-}
 
 async function request(
   database: Postgres,
@@ -239,7 +225,7 @@ async function seen(database: Postgres, id: string, engine: string): Promise<num
        INSERT INTO state_migration_engines (migration, engine) VALUES ($1, $2)
        ON CONFLICT (migration, engine) DO UPDATE SET seen_at = now())
      SELECT count(*)::int AS engines FROM state_migration_engines
-      WHERE migration = $1 AND engine <> $2 AND seen_at > now() - interval '10 s'`,
+      WHERE migration = $1 AND engine <> $2 AND seen_at > now() - interval '5 s'`,
     [id, engine],
   )
   return (rows[0]?.engines ?? 0) + 1

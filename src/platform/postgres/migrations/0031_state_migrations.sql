@@ -14,8 +14,6 @@ CREATE TABLE state_migrations (
   note          text,
   -- the report of a dry run
   scan          json,
-  leader        text,
-  leader_until  timestamptz,
   round         integer NOT NULL DEFAULT 0,
   links         integer NOT NULL DEFAULT 0,
   -- the steps of a cut-over that is under way or over
