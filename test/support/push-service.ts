@@ -32,7 +32,7 @@ export interface PushService {
   /** Connections so far. */
   readonly connections: number
   /** What the next requests get; 201 when nothing is said. Given a function, it is asked for each. */
-  answer(script: Script | ((received: Received) => Script)): void
+  answer(script: Script | ((received: Received) => Script | Promise<Script>)): void
   /** Asks all sessions to go away, and goes on serving new ones. */
   goAway(): void
   close(): Promise<void>
@@ -45,7 +45,7 @@ export async function startPushService(
   const received: Received[] = []
   const sessions = new Set<ServerHttp2Session>()
   let connections = 0
-  let script: Script | ((received: Received) => Script) = { status: 201 }
+  let script: Script | ((received: Received) => Script | Promise<Script>) = { status: 201 }
 
   const server = create(protocol)
   server.on(protocol === 'http' ? 'connection' : 'secureConnection', () => {
@@ -61,7 +61,7 @@ export async function startPushService(
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
     request.on('error', () => undefined)
     response.on('error', () => undefined)
-    request.on('end', () => {
+    request.on('end', async () => {
       const one: Received = {
         at: performance.now(),
         path: request.url ?? '',
@@ -70,7 +70,7 @@ export async function startPushService(
         httpVersion: request.httpVersion,
       }
       received.push(one)
-      const said = typeof script === 'function' ? script(one) : script
+      const said = typeof script === 'function' ? await script(one) : script
       if (said === 'hang') return
       if (said === 'reset') return void request.socket.destroy()
       response.writeHead(said.status, { location: `/message/${received.length}`, ...said.headers })

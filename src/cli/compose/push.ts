@@ -23,9 +23,8 @@ import type { Ground } from '../compose.ts'
 
 /** Longest wait for an answer of a provider, ms. */
 const providerTimeoutMs = 10_000
-/** One origin, team or project that hangs takes no more than this of a process's sends. */
-const maxInFlightPerScope = 100
-const breaker = { failures: 5, openMs: 1_000 }
+/** One origin, team or project that hangs takes no more than `maxWhenSlow` of the 256 sends of a process. */
+const guard = { maxWhenSlow: 64, failures: 5, openMs: 1_000 }
 
 /** What both tiers and the commands need to bring pushes in. */
 export function createPushIntake(ground: Ground) {
@@ -100,6 +99,5 @@ function createProviders({ config, clock, releasers }: Ground): ReadonlyMap<Tran
     providers.push(createWebpushProvider({ sender, vapid, clock, timeoutMs }))
   }
   if (config.pushAllowPrivate) providers.push(createStubProvider())
-  const guard = { clock, maxInFlight: maxInFlightPerScope, ...breaker }
-  return new Map(providers.map((each) => [each.kind, createGuardedProvider(each, guard)]))
+  return new Map(providers.map((each) => [each.kind, createGuardedProvider(each, { clock, ...guard })]))
 }

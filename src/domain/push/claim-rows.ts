@@ -40,6 +40,8 @@ export interface Claim {
   /** Rows that were put off by the flood limit come due again here. */
   held: DuePoint[]
   expired: number
+  /** The database's time of the claim, epoch ms. */
+  saidAt: number
 }
 
 export interface ClaimOptions {
@@ -174,6 +176,7 @@ export async function claimSends(postgres: Postgres, options: ClaimOptions): Pro
     skipped: candidates - (meta?.locked ?? 0),
     full: candidates >= maxDevices || (meta?.scanned ?? 0) >= maxScanned || meta?.mixed === true,
     expired: meta?.expired ?? 0,
+    saidAt: Number(meta?.said_at ?? 0),
   }
 }
 

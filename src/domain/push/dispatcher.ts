@@ -70,6 +70,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     }
     if (claim.held.length > 0) metrics.count('baton_pushes_flood_held_total', {}, claim.held.length)
     alarms.arm(claim.held)
+    // More than one claim takes: a further alarm calls others to help.
+    if (claim.full) alarms.arm([{ shard: 0, dueAt: claim.saidAt, saidAt: claim.saidAt }])
   }
 
   const looker = createLooker({

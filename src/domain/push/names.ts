@@ -15,5 +15,7 @@ export function nameFault(path: string, name: string): Fault | undefined {
   if (/\p{Cc}/u.test(name) || !name.isWellFormed()) {
     return { path, message: 'must not contain control characters' }
   }
+  // Nothing that shortens paths would let it through.
+  if (name === '.' || name === '..') return { path, message: 'must not be . or ..' }
   return undefined
 }

@@ -3,8 +3,8 @@ import type { Provider, SendResult } from './provider.ts'
 
 export interface GuardOptions {
   clock: Clock
-  /** Sends under way at once to one scope; further ones are turned away, not queued. */
-  maxInFlight: number
+  /** Sends under way at once to a scope that has not answered for a second; further ones are turned away. */
+  maxWhenSlow: number
   /** Failures in a row that open the breaker of a scope. */
   failures: number
   /** First time that a breaker stays open, ms; doubled while the scope stays down, up to sixteen times. */
@@ -13,12 +13,16 @@ export interface GuardOptions {
 
 interface Scope {
   inFlight: number
+  /** When it last answered, or began to be asked. */
+  quickAt: number
   failedInARow: number
   opened: number
   closedUntil: number
   probing: boolean
 }
 
+/** Without an answer for this long, a scope that is being asked counts as slow, ms. */
+const slowMs = 1_000
 /** Scopes of origins that nobody sends to any more are forgotten beyond this number. */
 const maxScopes = 5_000
 
@@ -27,7 +31,7 @@ const maxScopes = 5_000
  * pushes time, and nobody else's. What is turned away was never sent, so it comes again at no cost.
  */
 export function createGuardedProvider(provider: Provider, options: GuardOptions): Provider {
-  const { clock, maxInFlight, failures, openMs } = options
+  const { clock, maxWhenSlow, failures, openMs } = options
   const scopes = new Map<string, Scope>()
 
   const scopeFor = (name: string): Scope => {
@@ -36,7 +40,14 @@ export function createGuardedProvider(provider: Provider, options: GuardOptions)
     if (scopes.size >= maxScopes) {
       for (const [each, scope] of scopes) if (scope.inFlight === 0) scopes.delete(each)
     }
-    const scope: Scope = { inFlight: 0, failedInARow: 0, opened: 0, closedUntil: 0, probing: false }
+    const scope: Scope = {
+      inFlight: 0,
+      quickAt: 0,
+      failedInARow: 0,
+      opened: 0,
+      closedUntil: 0,
+      probing: false,
+    }
     scopes.set(name, scope)
     return scope
   }
@@ -48,26 +59,10 @@ export function createGuardedProvider(provider: Provider, options: GuardOptions)
       const afterMs = Math.max(scope.closedUntil - now, 200) + Math.random() * openMs
       return { kind: 'unsent', reason: 'the provider is down, and is asked again later', afterMs }
     }
-    if (scope.inFlight >= maxInFlight) {
-      return { kind: 'unsent', reason: 'too many are on their way', afterMs: 100 + Math.random() * 400 }
+    if (scope.inFlight >= maxWhenSlow && now - scope.quickAt > slowMs) {
+      return { kind: 'unsent', reason: 'the provider is slow', afterMs: 200 + Math.random() * 800 }
     }
     return undefined
-  }
-
-  const settle = (scope: Scope, result: SendResult): void => {
-    scope.inFlight -= 1
-    scope.probing = false
-    const failed = result.kind === 'retry' || result.kind === 'unsent'
-    if (!failed) {
-      scope.failedInARow = 0
-      scope.opened = 0
-      return
-    }
-    scope.failedInARow += 1
-    if (scope.failedInARow < failures) return
-    const pauseMs = Math.max(openMs * 2 ** Math.min(scope.opened, 4), Math.min(result.afterMs ?? 0, 60_000))
-    if (scope.closedUntil <= clock.monotonicMs()) scope.opened += 1
-    scope.closedUntil = clock.monotonicMs() + pauseMs
   }
 
   return {
@@ -77,6 +72,7 @@ export function createGuardedProvider(provider: Provider, options: GuardOptions)
       const scope = scopeFor(provider.scopeOf(transport))
       const refusal = turnAway(scope)
       if (refusal) return refusal
+      if (scope.inFlight === 0) scope.quickAt = clock.monotonicMs()
       scope.inFlight += 1
       // After the pause one is let through; the rest waits for what becomes of it.
       scope.probing = scope.failedInARow >= failures
@@ -85,9 +81,27 @@ export function createGuardedProvider(provider: Provider, options: GuardOptions)
         result = await provider.send(transport, message)
         return result
       } finally {
-        settle(scope, result)
+        settle(scope, result, options)
       }
     },
     close: () => provider.close(),
   }
+}
+
+/** What an answer says of the scope that gave it. */
+function settle(scope: Scope, result: SendResult, { clock, failures, openMs }: GuardOptions): void {
+  scope.inFlight -= 1
+  scope.probing = false
+  scope.quickAt = clock.monotonicMs()
+  const failed = result.kind === 'retry' || result.kind === 'unsent'
+  if (!failed) {
+    scope.failedInARow = 0
+    scope.opened = 0
+    return
+  }
+  scope.failedInARow += 1
+  if (scope.failedInARow < failures) return
+  const pauseMs = Math.max(openMs * 2 ** Math.min(scope.opened, 4), Math.min(result.afterMs ?? 0, 60_000))
+  if (scope.closedUntil <= clock.monotonicMs()) scope.opened += 1
+  scope.closedUntil = clock.monotonicMs() + pauseMs
 }
