@@ -36,6 +36,7 @@ const configurationCodes = new Set([
   'JOBS_UNUSABLE',
   'JOB_DUPLICATE_NAME',
   'JOB_DEFINITION_INVALID',
+  'BODY_STORE_INVALID',
 ])
 
 /** Runs one command line. @returns the exit code; processes that are stopped by signals end by themselves */

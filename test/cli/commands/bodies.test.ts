@@ -67,6 +67,7 @@ describe('baton bodies', () => {
     expect(await baton(['fly'])).toMatchObject({ code: 2 })
     const odd = { BODY_STORES: 'ftp://a,file:/b' }
     expect(await baton(['status'], '', odd)).toMatchObject({
+      code: 78,
       err: expect.stringContaining('BODY_STORE_INVALID'),
     })
   })

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { access, link, mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { link, mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BatonError, codeOf, messageOf } from '../../../core/errors.ts'
 import { BODY_NOT_FOUND, BODY_UNAVAILABLE } from '../errors.ts'
@@ -44,12 +44,11 @@ export function createDirectoryGround(root: string, name: string): DirectoryGrou
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw unavailable(error)
       // A disk that was unmounted has no files either. Only the place itself may say that it lacks one.
-      await access(marker).catch((gone: unknown) => {
-        throw BODY_UNAVAILABLE(
-          { store: name, reason: 'its identity file is gone; is the disk mounted?' },
-          { cause: gone },
-        )
-      })
+      const found = await readFile(marker, 'utf8').catch(() => '')
+      if (known === undefined || found.trim() !== known) {
+        const reason = 'its identity file is gone or another; is the disk mounted?'
+        throw BODY_UNAVAILABLE({ store: name, reason }, { cause: error })
+      }
       throw BODY_NOT_FOUND({ id }, { cause: error })
     }
   }

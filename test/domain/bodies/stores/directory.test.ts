@@ -67,6 +67,8 @@ describe('a directory', () => {
       code: 'BODY_UNAVAILABLE',
     })
     expect(await readdir(root)).toEqual([])
+    await createDirectoryStore({ root, clock }).identity()
+    await expect(store.open(id)).rejects.toMatchObject({ code: 'BODY_UNAVAILABLE' })
   })
 
   it('sweeps what crashed writers left behind, once it is old', async () => {
