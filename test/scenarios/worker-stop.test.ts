@@ -12,6 +12,11 @@ async function stop(worker: Awaited<ReturnType<Site['startWorker']>>, signal: No
   return { ...exit, tookMs: performance.now() - began }
 }
 
+async function crashesOf(site: Site, id: string): Promise<number | undefined> {
+  const [row] = await site.query<{ crashes: number }>('SELECT crashes FROM jobs WHERE id = $1', [id])
+  return row?.crashes
+}
+
 describe.each(engines)('on %s', (engine) => {
   test('a job of a few seconds is finished before the worker ends with 0', async () => {
     const site = await openSite({ engine })
@@ -49,6 +54,8 @@ describe.each(engines)('on %s', (engine) => {
     expect(tookMs).toBeLessThan(shutdownMs)
     expect(code).toBe(75)
     expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
+    // Five deploys must not set a long computation aside as poison.
+    expect(await crashesOf(site, id)).toBe(0)
   })
 })
 
@@ -89,3 +96,24 @@ test('the signal may come to every process of the group, several times', async (
   expect(code).toBe(0)
   expect(await site.job(id)).toMatchObject({ state: 'completed', interruptions: 0 })
 })
+
+test.each([0, 3])(
+  'a job that ends its process with %i during a drain goes back at once, as a crash',
+  async (code) => {
+    const site = await openSite({ engine: 'redis' })
+    const worker = await site.startWorker({ SHUTDOWN_MS: '20000', WORKER_PROCESSES: '1' })
+    const id = await site.enqueue('leave', { ms: 700, code })
+    await site.jobIs(id, 'active')
+    const stopped = await stop(worker)
+    expect(stopped.code).toBe(75)
+    expect(stopped.tookMs).toBeLessThan(4_000)
+    expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
+    expect(await crashesOf(site, id)).toBe(1)
+    const told = worker.lines.filter((line) => line.includes('process.exit') && line.includes(id))
+    expect(told).toHaveLength(1)
+    expect(told[0]).toContain('fixtures/jobs/index.ts')
+    // The entry is free too: nobody waits for a lock to run out.
+    await site.startWorker({ WORKER_PROCESSES: '1' })
+    await site.jobIs(id, 'active', 1_500)
+  },
+)

@@ -2,7 +2,12 @@ import type { Command } from 'commander'
 import { codeOf, messageOf } from '../../core/errors.ts'
 import { loadConfig } from '../../platform/config/config.ts'
 import type { Report } from '../../platform/processes/messages.ts'
-import { endOnUncaught, exitProcess, openParentPort } from '../../platform/processes/signals.ts'
+import {
+  endOnUncaught,
+  exitProcess,
+  onProcessExit,
+  openParentPort,
+} from '../../platform/processes/signals.ts'
 import { runWorkerChild } from '../../runtime/worker/child.ts'
 
 /** What `worker` forks; of no use by hand, so `--help` does not show it. */
@@ -22,7 +27,7 @@ async function runChild(identity: { runner: string; slot: string }): Promise<voi
     const child = await composeWorkerChild(config, { runner: identity.runner, slot: Number(identity.slot) })
     endOnUncaught((error) => child.log.fatal({ err: error }, 'the child has a fault that nobody caught'))
     const { shutdownMs, watchdogMs } = config
-    runWorkerChild({ ...child, port, shutdownMs, watchdogMs, exit: exitProcess })
+    runWorkerChild({ ...child, port, shutdownMs, watchdogMs, exit: exitProcess, onExit: onProcessExit })
   } catch (error) {
     const report: Report = { type: 'failed', code: codeOf(error) ?? 'FAULT', message: messageOf(error) }
     await port.send(report)

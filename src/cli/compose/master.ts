@@ -99,7 +99,7 @@ function createMaster({ ground, intake, close, print, databaseUrl }: Parts): Wor
     ),
     bootTimeoutMs: config.bootTimeoutMs,
     watchdogMs: config.watchdogMs,
-    rollLimits: { patienceMs: 600_000, deadlineMs: 3_600_000, nextSlotMs: config.shutdownMs },
+    rollLimits: { patienceMs: 600_000, deadlineMs: 3_600_000, graceMs: 5_000, nextSlotMs: config.shutdownMs },
     createHeartbeat: (view) =>
       createNodeHeartbeat({
         postgres,

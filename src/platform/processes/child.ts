@@ -40,9 +40,18 @@ export function createFork(modulePath: string, args: string[], environment?: Nod
   }
 }
 
+/** Longest wait for the end of a dead child's channel, ms; it comes with the exit, or just after. */
+const lastWordsMs = 500
+
 function asForkedChild(child: ChildProcess): ForkedChild {
   const { promise: exited, resolve } = Promise.withResolvers<ChildExit>()
-  child.on('exit', (code, signal) => resolve({ code, signal }))
+  child.on('exit', (code, signal) => {
+    const end = (): void => resolve({ code, signal })
+    // What it said last may still be in the channel, and how it ended is judged by it.
+    if (!child.connected) return end()
+    child.once('disconnect', end)
+    setTimeout(end, lastWordsMs).unref()
+  })
   child.on('error', (error) => {
     // Also comes for a message that could not be sent; only one without a process is its end.
     if (child.pid === undefined) resolve({ code: null, signal: null, error })

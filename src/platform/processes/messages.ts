@@ -9,7 +9,10 @@ export type Command =
   /** As retire, and iterations stop at their next checkpoint. */
   | { type: 'drain' }
   /** Abort and hand back within `graceMs`, then end. */
-  | { type: 'interrupt'; reason: string; graceMs: number }
+  | { type: 'interrupt'; cause: EndCause; reason: string; graceMs: number }
+
+/** Why the master ends a child before it is done: a deadline, or that it does not answer. */
+export type EndCause = 'stop' | 'roll' | 'boot' | 'watchdog'
 
 /** What a child tells the master. */
 export type Report =
@@ -17,6 +20,8 @@ export type Report =
   /** After `start`: it fetches. */
   | { type: 'started' }
   | { type: 'beat'; active: ActiveJob[]; rssBytes: number }
+  /** It ends by itself now, holding nothing. One that ends without having said so was ended by a handler. */
+  | { type: 'left' }
   /** It cannot start; it ends right after. */
   | { type: 'failed'; code: string; message: string }
 

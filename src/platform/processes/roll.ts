@@ -7,6 +7,8 @@ export interface RollLimits {
   patienceMs: number
   /** After this it is interrupted, ms. */
   deadlineMs: number
+  /** How long it has to hand back; then it is killed, ms. */
+  graceMs: number
   /** How long the next slot waits for the old child of this one to end, ms. */
   nextSlotMs: number
 }
@@ -105,9 +107,17 @@ function retire(old: SupervisedChild, { limits, log }: RollOptions): void {
   const timers = [
     setTimeout(() => old.command({ type: 'drain' }), limits.patienceMs),
     setTimeout(
-      () => old.command({ type: 'interrupt', reason: 'the roll is over', graceMs: 5_000 }),
+      () =>
+        old.command({
+          type: 'interrupt',
+          cause: 'roll',
+          reason: 'the roll is over',
+          graceMs: limits.graceMs,
+        }),
       limits.deadlineMs,
     ),
+    // A blocked loop hears no interruption, and the watchdog's kill would count against its jobs.
+    setTimeout(() => old.kill('roll'), limits.deadlineMs + limits.graceMs),
   ]
   void old.exited.then(() => timers.forEach((timer) => clearTimeout(timer)))
 }

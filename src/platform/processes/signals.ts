@@ -123,6 +123,9 @@ export function endOnUncaught(report: (error: unknown) => void): void {
   process.on('unhandledRejection', end)
 }
 
+/** Calls the listener when this process ends by itself, whoever asked for it. Only synchronous work is done then. */
+export const onProcessExit = (listener: (code: number) => void): void => void process.on('exit', listener)
+
 export type ExitProcess = (code: number) => void
 
 export const exitProcess: ExitProcess = (code) => process.exit(code)

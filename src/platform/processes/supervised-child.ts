@@ -2,7 +2,7 @@ import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
 import type { ChildExit, ChildIdentity, Fork } from './child.ts'
-import type { ActiveJob, Command, Report } from './messages.ts'
+import type { ActiveJob, Command, EndCause, Report } from './messages.ts'
 
 export type ChildState =
   | 'booting'
@@ -30,12 +30,14 @@ export interface SupervisedChild extends ChildIdentity {
   /** True once it takes jobs, or is quiet as it was told; false when it ended before. */
   readonly up: Promise<boolean>
   readonly exited: Promise<ChildExit>
-  /** Whether it was killed because it was not ready in time. */
-  readonly bootTimedOut: boolean
+  /** What it was interrupted or killed for, the last of it. */
+  readonly endedFor: EndCause | undefined
+  /** It said that it ends by itself, holding nothing. */
+  readonly saidGoodbye: boolean
   /** Since it was told to take jobs, ms; undefined when it never was. */
   upForMs(): number | undefined
   command(command: Command): void
-  kill(): void
+  kill(cause: EndCause): void
   /** Counts a tick without a beat. @returns how many there were in a row */
   missBeat(): number
 }
@@ -71,15 +73,18 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
     queues: [],
     active: [],
     rssBytes: 0,
-    bootTimedOut: false,
+    endedFor: undefined,
+    saidGoodbye: false,
     up,
     exited: forked.exited,
     command: (next) => {
       if (child.state === 'killed') return
       child.state = stateAfter[next.type]
+      if (next.type === 'interrupt') child.endedFor = next.cause
       forked.send(next)
     },
-    kill: () => {
+    kill: (cause) => {
+      child.endedFor = cause
       child.state = 'killed'
       forked.kill('SIGKILL')
     },
@@ -116,12 +121,11 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] }
 
 function endSlowBoot(child: Mutable<SupervisedChild>, options: SupervisedChildOptions): void {
-  child.bootTimedOut = true
   options.log.error(
     { slot: child.slot, pid: child.pid, bootTimeoutMs: options.bootTimeoutMs },
     'child did not become ready in time; killing it',
   )
-  child.kill()
+  child.kill('boot')
 }
 
 function note(child: Mutable<SupervisedChild>, report: Report, log: Log): void {
@@ -135,6 +139,9 @@ function note(child: Mutable<SupervisedChild>, report: Report, log: Log): void {
     case 'beat':
       child.active = report.active
       child.rssBytes = report.rssBytes
+      break
+    case 'left':
+      child.saidGoodbye = true
       break
     case 'failed':
       log.error({ slot: child.slot, code: report.code }, `child cannot start: ${report.message}`)

@@ -23,7 +23,7 @@ export interface Supervisor {
   drain(): void
   /** After drain. */
   interrupt(reason: string, graceMs: number): void
-  /** SIGKILL to what is left. @returns how many */
+  /** SIGKILL to what is left at the deadline of the stop. @returns how many */
   kill(): number
   /** Every living child, those that retire too. */
   children(): SupervisedChild[]
@@ -62,6 +62,8 @@ export interface SupervisorOptions {
   random?: () => number
 }
 
+/** The exit code of a child that was told to hand back and could not. */
+const forcedCode = 75
 /** So many boots of a slot may fail before the master gives up, when none ever worked. */
 const hopelessBoots = 3
 
@@ -101,11 +103,11 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     roll: () => crew.roll.request(),
     drain: () => drain(crew),
     interrupt: (reason, graceMs) => {
-      for (const child of children) child.command({ type: 'interrupt', reason, graceMs })
+      for (const child of children) child.command({ type: 'interrupt', cause: 'stop', reason, graceMs })
     },
     kill: () => {
       const left = [...children].filter((child) => child.state !== 'killed')
-      for (const child of left) child.kill()
+      for (const child of left) child.kill('stop')
       return left.length
     },
     children: () => [...children],
@@ -189,7 +191,7 @@ function noteExit(crew: Crew, child: SupervisedChild, exit: ChildExit): void {
   crew.children.delete(child)
   logExit(crew.options.log, child, exit)
   // One that never took a job can have lost none, however it ended.
-  if (crew.stopping && exit.code !== 0 && child.upForMs() !== undefined) crew.unclean++
+  if (crew.stopping && lossOf(child, exit) !== 'none' && child.upForMs() !== undefined) crew.unclean++
   bury(crew, child, exit)
   const slot = crew.slots[child.slot - 1]
   if (slot?.vacate(child)) refill(crew, slot, child)
@@ -215,10 +217,11 @@ function bury(crew: Crew, child: SupervisedChild, exit: ChildExit): void {
 function refill(crew: Crew, slot: Slot, dead: SupervisedChild): void {
   if (crew.stopping) return
   const delayMs = slot.noteDeath(dead)
-  if (!crew.everReady && (dead.bootTimedOut || slot.failedBoots >= hopelessBoots)) {
-    const reason = dead.bootTimedOut
-      ? `not within ${crew.options.bootTimeoutMs} ms`
-      : `one ended ${slot.failedBoots} times before`
+  if (!crew.everReady && (dead.endedFor === 'boot' || slot.failedBoots >= hopelessBoots)) {
+    const reason =
+      dead.endedFor === 'boot'
+        ? `not within ${crew.options.bootTimeoutMs} ms`
+        : `one ended ${slot.failedBoots} times before`
     crew.options.onHopeless(WORKER_NEVER_READY({ reason }))
     return
   }
@@ -230,7 +233,7 @@ function drain(crew: Crew): void {
   crew.stopping = true
   for (const slot of crew.slots) slot.close()
   for (const child of crew.children) {
-    if (child.upForMs() === undefined) child.kill()
+    if (child.upForMs() === undefined) child.kill('stop')
     else if (child.state !== 'interrupted') child.command({ type: 'drain' })
   }
 }
@@ -246,19 +249,28 @@ const waitingSlots = (slots: Slot[]): WaitingSlot[] =>
     return inMs === undefined ? [] : [{ slot: number, failures, forkInMs: inMs }]
   })
 
-/** Whether it ended because it was told to, holding nothing. A handler that calls `process.exit(0)` is a death. */
-export function hasLeft(child: SupervisedChild, exit: ChildExit): boolean {
-  const wasAsked = child.state === 'retiring' || child.state === 'draining' || child.state === 'interrupted'
-  return wasAsked && exit.code === 0
+/** What becomes of what a child held at its end: it held nothing, was ended on purpose, or took itself down. */
+export type Loss = 'none' | 'interruption' | 'crash'
+
+/** @returns `crash` also for a handler that calls `process.exit(0)`, and for a child that the watchdog ended */
+export function lossOf(child: SupervisedChild, exit: ChildExit): Loss {
+  if (child.saidGoodbye && exit.code === 0) return 'none'
+  const atDeadline = child.endedFor === 'stop' || child.endedFor === 'roll'
+  // It ends itself just before the deadline when it cannot hand back.
+  const byUs = exit.signal === 'SIGKILL' || exit.code === forcedCode
+  return atDeadline && byUs ? 'interruption' : 'crash'
 }
 
 function logExit(log: Log, child: SupervisedChild, exit: ChildExit): void {
   const { slot, runner, pid } = child
   const fields = { slot, runner, pid, code: exit.code, signal: exit.signal }
-  if (hasLeft(child, exit)) {
+  const loss = lossOf(child, exit)
+  if (loss === 'none') {
     log.info(fields, 'child has ended')
     return
   }
   const jobs = child.active.map((job) => job.id)
-  log.error({ ...fields, jobs, ...(exit.error ? { reason: exit.error.message } : {}) }, 'child died')
+  const why = exit.error ? { reason: exit.error.message } : {}
+  const what = loss === 'crash' ? 'child died' : 'child was ended at a deadline'
+  log.error({ ...fields, jobs, ...why }, what)
 }

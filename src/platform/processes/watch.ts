@@ -29,10 +29,15 @@ export function createWatch(options: WatchOptions): { tick(): void } {
         { slot: child.slot, runner: child.runner, pid: child.pid, silentMs: options.watchdogMs, jobs },
         'event loop of a child is blocked; ending it',
       )
-      child.command({ type: 'interrupt', reason: 'its event loop was blocked', graceMs: lastChanceMs / 2 })
+      child.command({
+        type: 'interrupt',
+        cause: 'watchdog',
+        reason: 'its event loop was blocked',
+        graceMs: lastChanceMs / 2,
+      })
     } else if (missed >= silentBeats + lastChanceBeats) {
       log.error({ slot: child.slot, runner: child.runner, pid: child.pid }, 'killing the blocked child')
-      child.kill()
+      child.kill('watchdog')
     }
   }
 

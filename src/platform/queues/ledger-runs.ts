@@ -1,8 +1,8 @@
 import type { Postgres, Queryable } from '../postgres/postgres.ts'
-import type { Ending, Ledger } from './ledger.ts'
+import type { Ending, Ledger, ReleaseCause } from './ledger.ts'
 import { joinCalls } from './ledger-batch.ts'
 import { toJsonOrNull } from './ledger-json.ts'
-import { clearedAsCrash } from './ledger-sql.ts'
+import { clearedAsCrash, clearedAsInterruption } from './ledger-sql.ts'
 import { createStarts } from './ledger-start.ts'
 
 /** Steps 2 to 6: what runners do to rows. */
@@ -24,7 +24,8 @@ const saveNotes = {
 
 const forgetRunner = 'UPDATE nodes SET runners = array_remove(runners, $1) WHERE $1 = ANY(runners)'
 /** Only what was due can be held, so the rows that wait for later are not looked at. */
-const releaseRows = `UPDATE jobs j SET ${clearedAsCrash}
+const releaseRows = (cause: ReleaseCause) => `UPDATE jobs j
+  SET ${cause === 'crash' ? clearedAsCrash : clearedAsInterruption}
   WHERE j.outcome IS NULL AND j.run_token IS NOT NULL AND j.runner = $1 AND j.run_at <= now() RETURNING j.id`
 
 interface Holding {
@@ -76,10 +77,12 @@ export function createRuns(postgres: Postgres): Runs {
       const [written] = await writeNotes(database, [note], false)
       return written ?? false
     },
-    releaseRunner: async (runner) => {
-      // From here on whoever is delivered one of its jobs takes it over at once, without waiting for the rest.
-      await postgres.query(forgetRunner, [runner])
-      const { rows } = await postgres.query<{ id: string }>(releaseRows, [runner])
+    releaseRunner: async (runner, cause = 'crash') => {
+      const forget = () => postgres.query(forgetRunner, [runner])
+      // From then on whoever is delivered one of its jobs takes it over without waiting, and counts a crash.
+      if (cause === 'crash') await forget()
+      const { rows } = await postgres.query<{ id: string }>(releaseRows(cause), [runner])
+      if (cause === 'interruption') await forget()
       return rows.map((row) => row.id)
     },
   }

@@ -12,6 +12,12 @@ export const isAlive = `EXISTS (SELECT FROM nodes n
 const isPoison = `j.crashes + 1 >= ${poisonAt}`
 const poisonText = `The job took its process down ${poisonAt} times and was set aside. Retry it by hand once the cause is known.`
 
+/** Step 6, for rows `j` whose holder was ended on purpose. */
+export const clearedAsInterruption = `
+  run_token = NULL, interruptions = j.interruptions + 1,
+  outcome = CASE WHEN j.cancel_requested_at IS NOT NULL THEN 'cancelled' END,
+  finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN now() END`
+
 /** Step 6, for rows `j` whose holder is dead. A job that was to be cancelled need not come again. */
 export const clearedAsCrash = `
   run_token = NULL, interruptions = j.interruptions + 1, crashes = j.crashes + 1,

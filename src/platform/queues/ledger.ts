@@ -14,8 +14,8 @@ export interface Ledger {
   /** Step 3. Batched, not waited for by the disk. False: the run was lost. */
   saveProgress(id: string, token: string, progress: unknown): Promise<boolean>
   saveCheckpoint(id: string, token: string, checkpoint: unknown, database?: Queryable): Promise<boolean>
-  /** Step 6, by the master for its dead child. @returns ids of the rows that were released */
-  releaseRunner(runner: string): Promise<string[]>
+  /** Step 6, by the master for its dead child; a crash unless said. @returns ids of the rows that were released */
+  releaseRunner(runner: string, cause?: ReleaseCause): Promise<string[]>
   /** Step 8. What it found: a row that was finished at once, one that is being asked, or none. */
   cancel(id: string): Promise<'cancelled' | 'requested' | 'finished' | 'missing'>
   /** Of the given ids, those whose cancel was asked for. */
@@ -33,6 +33,9 @@ export interface Ledger {
   /** Deletes rows that finished long ago, in bounded bites. @returns how many */
   prune(retention: { finishedMs: number; failedMs: number }, limit: number): Promise<number>
 }
+
+/** Whether the runner took itself down, or was ended on purpose: only the first counts against its jobs. */
+export type ReleaseCause = 'crash' | 'interruption'
 
 export interface NewJob {
   id: string

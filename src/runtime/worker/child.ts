@@ -32,13 +32,17 @@ export interface WorkerChildOptions {
   clock: Clock
   log: Log
   exit: ExitProcess
+  /** Tells of the end of the process, also of one that a handler brought about. */
+  onExit(listener: (code: number) => void): void
 }
 
 const forcedCode = 75
 const pollMs = 50
+const goodbyeMs = 300
 
 /** Says `ready`, then obeys the master until it is told to end, or the master is dead. */
-export function runWorkerChild(options: WorkerChildOptions): void {
+export function runWorkerChild(given: WorkerChildOptions): void {
+  const options = { ...given, exit: withFarewell(given) }
   const { port, workload, log } = options
   const send = (report: Report): void => void port.send(report)
   const beat = (): void =>
@@ -89,6 +93,28 @@ export function runWorkerChild(options: WorkerChildOptions): void {
   send({ type: 'ready', queues: [...workload.queues] })
 }
 
+/**
+ * Tells of an end that the child did not bring about itself, naming the jobs, while their handler is on the stack.
+ *
+ * @returns what the child ends itself with
+ */
+function withFarewell({ workload, log, exit, onExit }: WorkerChildOptions): ExitProcess {
+  let isOurs = false
+  onExit((code) => {
+    const jobs = workload.active().map(({ id, name }) => ({ id, name }))
+    if (isOurs || jobs.length === 0) return
+    const stack = new Error('process.exit').stack?.split('\n').slice(1)
+    log.error(
+      { code, jobs, stack },
+      'the process ends under its jobs, by a process.exit of a handler or a fault that nobody caught: they go back, and each has one crash more',
+    )
+  })
+  return (code) => {
+    isOurs = true
+    exit(code)
+  }
+}
+
 /** The ways out of a child. Each may follow the ones before it; the first to come to an end ends the process. */
 interface Leaving {
   retire(): void
@@ -99,7 +125,7 @@ interface Leaving {
 }
 
 function createLeaving(options: WorkerChildOptions): Leaving {
-  const { workload, log, clock, exit } = options
+  const { port, workload, log, clock, exit } = options
   let interrupted = false
   let left = false
 
@@ -109,6 +135,9 @@ function createLeaving(options: WorkerChildOptions): Leaving {
     await withLimit(workload.close(limitMs), limitMs).catch((error: unknown) =>
       log.warn({ reason: messageOf(error) }, 'the queue connections did not close'),
     )
+    // Without it the master takes the end for that of a handler, and looks after the jobs.
+    const goodbye: Report = { type: 'left' }
+    await withLimit(port.send(goodbye), goodbyeMs).catch(() => undefined)
     exit(code)
   }
   const retire = async (): Promise<void> => {

@@ -7,7 +7,7 @@ import type { ExitProcess } from '../../platform/processes/signals.ts'
 import type { SupervisedChild } from '../../platform/processes/supervised-child.ts'
 import {
   createSupervisor,
-  hasLeft,
+  lossOf,
   type Supervisor,
   type SupervisorOptions,
 } from '../../platform/processes/supervisor.ts'
@@ -59,8 +59,14 @@ export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
       for (const service of intake) startService(service, log)
     },
     onDeath: async (child, exit) => {
+      const loss = lossOf(child, exit)
+      const release = async (): Promise<void> => {
+        if (loss !== 'none') await options.deadRunners.release(child.runner, child.queues, loss)
+      }
+      // As long as the runner stands in the row it is alive to others, and nobody counts a crash.
+      if (loss === 'interruption') await release()
       void heartbeat.record()
-      if (!hasLeft(child, exit)) await options.deadRunners.release(child.runner, child.queues)
+      if (loss === 'crash') await release()
     },
     onHopeless: (error) => {
       if (ended) return

@@ -3,7 +3,8 @@ import { expect, onTestFinished, test } from 'vitest'
 import { createSystemClock } from '../../../src/core/clock.ts'
 import type { BatonError } from '../../../src/core/errors.ts'
 import { createFork } from '../../../src/platform/processes/child.ts'
-import { createSupervisor } from '../../../src/platform/processes/supervisor.ts'
+import type { RollLimits } from '../../../src/platform/processes/roll.ts'
+import { createSupervisor, type Loss, lossOf } from '../../../src/platform/processes/supervisor.ts'
 import { eventually, projectRoot } from '../../support/processes.ts'
 
 interface Setup {
@@ -12,12 +13,14 @@ interface Setup {
   bootTimeoutMs?: number
   watchdogMs?: number
   nextSlotMs?: number
+  rollLimits?: RollLimits
   record?(runner: string): Promise<void>
 }
 
 /** A supervisor of fixture children, and everything that it told. What is left of it is killed at the test's end. */
 function setUp(setup: Setup = {}) {
   const events: string[] = []
+  const losses: Loss[] = []
   const lines: Record<string, unknown>[] = []
   const hopeless: BatonError[] = []
   const log: Logger = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
@@ -28,13 +31,21 @@ function setUp(setup: Setup = {}) {
       createFork(`${projectRoot}/test/fixtures/worker/child.ts`, [child.behaviour])(identity),
     bootTimeoutMs: setup.bootTimeoutMs ?? 10_000,
     watchdogMs: setup.watchdogMs ?? 30_000,
-    rollLimits: { patienceMs: 5_000, deadlineMs: 10_000, nextSlotMs: setup.nextSlotMs ?? 5_000 },
+    rollLimits: setup.rollLimits ?? {
+      patienceMs: 5_000,
+      deadlineMs: 10_000,
+      nextSlotMs: setup.nextSlotMs ?? 5_000,
+      graceMs: 5_000,
+    },
     record: async ({ runner }) => {
       events.push(`record ${runner}`)
       await setup.record?.(runner)
     },
     onUp: ({ runner }) => void events.push(`up ${runner}`),
-    onDeath: async ({ runner }, { code, signal }) => void events.push(`death ${runner} ${signal ?? code}`),
+    onDeath: async (child, exit) => {
+      losses.push(lossOf(child, exit))
+      events.push(`death ${child.runner} ${exit.signal ?? exit.code}`)
+    },
     onHopeless: (error) => void hopeless.push(error),
     clock: createSystemClock(),
     log,
@@ -47,7 +58,7 @@ function setUp(setup: Setup = {}) {
   const ups = () => events.filter((event) => event.startsWith('up ')).map((event) => event.slice(3))
   const untilUp = (count: number) =>
     eventually(() => expect(ups()).toHaveLength(count), { timeoutMs: 10_000 })
-  return { supervisor, events, lines, hopeless, child, ups, untilUp }
+  return { supervisor, events, losses, lines, hopeless, child, ups, untilUp }
 }
 
 test('a runner is recorded before its child is told to start', async () => {
@@ -188,6 +199,48 @@ test('a child that is drained finishes its job and ends with 0', async () => {
   expect(supervisor.unclean).toBe(0)
 })
 
+test('a child that ends with 0 during a drain, but not by itself, is a death', async () => {
+  const { supervisor, losses, untilUp } = setUp({ behaviour: 'leaves:300' })
+  supervisor.start()
+  await untilUp(1)
+  supervisor.drain()
+  await supervisor.gone()
+  expect(losses).toEqual(['crash'])
+  expect(supervisor.unclean).toBe(1)
+})
+
+test.each([
+  ['that was drained', 'busy:200', [], 'none'],
+  ['that could not hand back before its deadline', 'stubborn', ['interrupt'], 'interruption'],
+  ['that was killed at the deadline of the stop', 'blocked', ['kill'], 'interruption'],
+] as const)(
+  'a child %s in a stop has lost its jobs by no fault of theirs',
+  async (_name, behaviour, steps, loss) => {
+    const { supervisor, losses, untilUp } = setUp({ behaviour })
+    supervisor.start()
+    await untilUp(1)
+    supervisor.drain()
+    for (const step of steps) {
+      if (step === 'kill') supervisor.kill()
+      else supervisor.interrupt('test', 300)
+    }
+    await supervisor.gone()
+    expect(losses).toEqual([loss])
+  },
+)
+
+test('an old child that is blocked at the deadline of a roll is killed, and that is no crash', async () => {
+  const { supervisor, child, losses, untilUp } = setUp({
+    behaviour: 'blocked',
+    rollLimits: { patienceMs: 100, deadlineMs: 200, nextSlotMs: 5_000, graceMs: 200 },
+  })
+  supervisor.start()
+  await untilUp(1)
+  child.behaviour = 'steady'
+  await supervisor.roll()
+  expect(losses).toEqual(['interruption'])
+})
+
 test('a child that can not hand back in time ends itself and counts as unclean', async () => {
   const { supervisor, events, untilUp } = setUp({ behaviour: 'stubborn' })
   supervisor.start()
@@ -200,11 +253,15 @@ test('a child that can not hand back in time ends itself and counts as unclean',
 })
 
 test('a child whose event loop is blocked is ended and replaced', async () => {
-  const { supervisor, child, events, lines, untilUp } = setUp({ behaviour: 'blocked', watchdogMs: 400 })
+  const { supervisor, child, events, losses, lines, untilUp } = setUp({
+    behaviour: 'blocked',
+    watchdogMs: 400,
+  })
   supervisor.start()
   await untilUp(1)
   child.behaviour = 'steady'
   await untilUp(2)
   expect(events.some((event) => event.startsWith('death') && event.endsWith('SIGKILL'))).toBe(true)
+  expect(losses).toEqual(['crash'])
   expect(lines.some((line) => String(line['msg']).includes('is blocked'))).toBe(true)
 })

@@ -233,6 +233,15 @@ describe('a start', () => {
     expect(await row(id)).toMatchObject({ crashes: 1, interruptions: 1 })
   })
 
+  it('counts no crash for a runner that was ended on purpose, however often', async () => {
+    const id = await add()
+    for (let stop = 1; stop <= 6; stop++) {
+      expect((await ledger.start(id, runOf(`ended ${stop}`))).kind).toBe('started')
+      expect(await ledger.releaseRunner(`ended ${stop}`, 'interruption')).toEqual([id])
+      expect(await row(id)).toMatchObject({ crashes: 0, interruptions: stop, outcome: null })
+    }
+  })
+
   it('sets a job aside that took its process down five times', async () => {
     const id = await add({ dedupeKey: 'k' })
     for (let crash = 0; crash < 5; crash++) {
@@ -410,7 +419,11 @@ describe('a cancel', () => {
     await ledger.finish(retried, retried, { kind: 'retry', error, delayMs: 10 })
     await ledger.finish(interrupted, interrupted, { kind: 'interrupted' })
     expect(await ledger.releaseRunner('dead')).toEqual([crashed])
-    for (const id of ids) expect((await ledger.get(id))?.state).toBe('cancelled')
+    const ended = await add()
+    await ledger.start(ended, { ...run, token: ended })
+    await ledger.cancel(ended)
+    expect(await ledger.releaseRunner('dead', 'interruption')).toEqual([ended])
+    for (const id of [...ids, ended]) expect((await ledger.get(id))?.state).toBe('cancelled')
   })
 
   it('comes too late for a run that completes', async () => {

@@ -32,7 +32,7 @@ test('rows are released before the entries of every queue, and the entries once 
     await new Promise((resolve) => setTimeout(resolve, 50))
     return ['job']
   })
-  await deadRunners.release('r', ['a', 'b'])
+  await deadRunners.release('r', ['a', 'b'], 'crash')
   const entries = ['entries of r in a', 'entries of r in b']
   expect(calls).toEqual(['rows of r', ...entries])
   await eventually(() => expect(calls).toEqual(['rows of r', ...entries, ...entries]))
@@ -41,7 +41,7 @@ test('rows are released before the entries of every queue, and the entries once 
 test('entries do not wait for a Postgres that does not answer', async () => {
   const { promise: back, resolve } = Promise.withResolvers<string[]>()
   const { calls, deadRunners } = setUp(() => back)
-  const released = deadRunners.release('r', ['a'])
+  const released = deadRunners.release('r', ['a'], 'crash')
   await eventually(() => expect(calls).toContain('entries of r in a'), { timeoutMs: 1_000 })
   resolve([])
   await released
@@ -50,6 +50,6 @@ test('entries do not wait for a Postgres that does not answer', async () => {
 test('neither store can make it fail', async () => {
   const fail = () => Promise.reject(new Error('away'))
   const { calls, deadRunners } = setUp(fail, fail)
-  await deadRunners.release('r', ['a', 'b'])
+  await deadRunners.release('r', ['a', 'b'], 'interruption')
   expect(calls).toHaveLength(2)
 })

@@ -29,7 +29,7 @@ async function setUp(setup: Setup) {
     fork: createFork(`${projectRoot}/test/fixtures/worker/child.ts`, [setup.behaviour]),
     bootTimeoutMs: 10_000,
     watchdogMs: 30_000,
-    rollLimits: { patienceMs: 1, deadlineMs: 1, nextSlotMs: 1 },
+    rollLimits: { patienceMs: 1, deadlineMs: 1, nextSlotMs: 1, graceMs: 1 },
     record: async () => undefined,
     onUp: () => void up++,
     onDeath: stores,
