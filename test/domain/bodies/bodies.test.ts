@@ -414,6 +414,8 @@ describe('a get', () => {
       'UPDATE bodies SET chunks = (SELECT chunks FROM bodies WHERE id = $1) WHERE id = $2',
       [one.id, two.id],
     )
+    // The bytes of the other body, and the digests that they have: nothing but the seal tells them from ours.
+    for (const root of [roots.a, roots.b]) await writeFile(fileOf(root, two.id), 'one 1')
     await expect(bodies.get(two.id)).rejects.toMatchObject({ code: 'BODY_CORRUPT' })
     expect((await contentOf(bodies, one.id)).toString()).toBe('one 1')
   })

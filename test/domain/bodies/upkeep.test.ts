@@ -366,6 +366,36 @@ describe('a sweep', () => {
     }
   })
 
+  it.each(['condemned', 'without a row'])(
+    'that removes a body %s makes a put of the same bytes wait',
+    async (how) => {
+      const id = await put(open(), 'raced')
+      await age()
+      if (how === 'condemned') await open().upkeep.sweep(options)
+      await age('25 hours')
+      if (how !== 'condemned') {
+        await postgres.query('DELETE FROM bodies')
+        const old = clock.now() / 1_000 - 2 * 86_400
+        for (const store of ['a', 'b']) await utimes(fileOf(store, id), old, old)
+      }
+      const a = storeNamed('a')
+      const meanwhile: Promise<string>[] = []
+      const slow: BodyStore = {
+        ...a,
+        remove: async (each) => {
+          meanwhile.push(put(open(), 'raced'))
+          await clock.sleep(200)
+          return a.remove(each)
+        },
+      }
+      await open([slow, storeNamed('b')]).upkeep.sweep(options)
+      expect(meanwhile).toHaveLength(1)
+      await Promise.all(meanwhile)
+      expect(await storesOf(id)).toEqual(['a', 'b'])
+      expect([await hasFile('a', id), await hasFile('b', id)]).toEqual([true, true])
+    },
+  )
+
   it('removes files without a row and what crashed writers left, once they are old', async () => {
     const bodies = open()
     const known = await put(bodies)
