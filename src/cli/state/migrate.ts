@@ -26,6 +26,7 @@ export interface MigrateOptions {
   drainQuietMs?: string
   scan: boolean
   detach?: boolean
+  watch?: boolean
   yes?: boolean
   json?: boolean
 }
@@ -40,6 +41,11 @@ export async function migrate(states: StateAdministration, cli: Cli, options: Mi
     await detach(id)
     cli.print(options.json ? JSON.stringify({ id }) : `${id}: the workers go on with it`)
     return
+  }
+  if (options.watch && migration.phase === 'watching') {
+    cli.complain('Watching the target and the source. Ctrl-C ends it; nothing depends on it but the storm guard.')
+    await runEngine({ states, cli, id, until: (each) => each.paused })
+    return printEnd(states, cli, { id, json: options.json, good: ['watching', 'done', 'rolled-back'] })
   }
   const copied = await runEngine({ states, cli, id, until: isSettled })
   if (!copied) return
@@ -153,7 +159,7 @@ export async function printEnd(
   if (view.phase === 'watching') {
     cli.complain('The target serves. Point Z-Push at it (config.php) and reload it.')
     cli.complain(
-      `The watch goes on with: baton state migrate --resume ${id} --detach. Back: baton state roll-back ${id}`,
+      `Stay with it: baton state migrate --resume ${id} --watch (or --detach, by the workers). Back: baton state roll-back ${id}`,
     )
   }
 }

@@ -167,6 +167,26 @@ describe('a roll-back', () => {
   })
 })
 
+describe('a roll-back after a storm', () => {
+  it('does not bring the losses of the target back, and brings what was written', async () => {
+    const root = await makeSource(12)
+    const to = await rig.zpush()
+    const before = (await listingOf(`file:${root}`)).filter((line) => line.startsWith('state'))
+    const { id } = await rig.move(`file:${root}`, to)
+    await rig.ask(id, 'cut-over')
+    const target = rig.open(to)
+    const key = { type: '', uuid: '11111111-2222-4333-8444-555555555555', counter: 3 } as const
+    await target.set('dev0001', key, Buffer.from('i:3;'))
+    for (const device of ['dev0002', 'dev0003', 'dev0004']) await target.clean(device, { ...key, counter: 0 })
+    await target.close()
+    await rig.database.query(`UPDATE state_migrations SET storm = '{"exact": true}' WHERE id = $1`, [id])
+    await rig.ask(id, 'roll-back')
+    const after = (await listingOf(`file:${root}`)).filter((line) => line.startsWith('state'))
+    expect(after.filter((line) => !before.includes(line))).toEqual([expect.stringContaining('\t3\t4\t')])
+    expect(before.filter((line) => !after.includes(line))).toEqual([])
+  })
+})
+
 describe('several engines', () => {
   it('share one migration by device, each device once', async () => {
     const root = await makeSource(60)

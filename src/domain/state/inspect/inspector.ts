@@ -4,6 +4,7 @@ import { readPhp } from '../php/value.ts'
 import { keyText, type StateKey } from '../state-key.ts'
 import type { Link, State, StateEntry } from '../store.ts'
 import { formatFileName } from '../stores/file/name.ts'
+import { landmarksOf } from './landmarks.ts'
 import { nextCounter, type PhoneUser, readUsersOf } from './phone.ts'
 import type { Trouble } from './troubles.ts'
 
@@ -16,7 +17,8 @@ export interface InspectionRules {
 
 export interface DeviceReport {
   users: Buffer[]
-  uuids: string[]
+  /** Of the states that are moved (landmarks.ts). */
+  landmarks: string[]
   troubles: Trouble[]
 }
 
@@ -63,8 +65,8 @@ export function createDeviceInspector(device: string, rules: InspectionRules): D
       if (rules.serialized) {
         for (const { code, key } of remarksTogether(device, seen)) add(code, key, 0)
       }
-      const uuids = new Set(seen.entries.filter(({ key }) => key.type === '').map(({ key }) => key.uuid))
-      return { users: seen.phones.map((phone) => phone.name), uuids: [...uuids], troubles }
+      const sound = seen.entries.map(({ key }) => key).filter((key) => !seen.held.has(keyText(key)))
+      return { users: seen.phones.map((phone) => phone.name), landmarks: landmarksOf(sound), troubles }
     },
   }
 }

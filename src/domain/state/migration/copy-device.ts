@@ -29,7 +29,7 @@ export interface CopiedDevice {
   bytes: number
   digest: string
   users: Buffer[]
-  uuids: string[]
+  landmarks: string[]
   quarantine: QuarantineLine[]
 }
 
@@ -130,7 +130,7 @@ async function compare(copy: DeviceCopy, attempt: Attempt): Promise<CopiedDevice
     ),
     digest: digestOf([...expected].map(([key, line]) => `${key} ${line}`)),
     users: report.users,
-    uuids: report.uuids,
+    landmarks: report.landmarks,
     quarantine: report.troubles.map(lineOf),
   }
 }

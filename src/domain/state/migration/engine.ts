@@ -154,7 +154,8 @@ async function lead(bench: Bench, migration: Migration, watch: () => Watch): Pro
 /** What an engine does that is not the leader: it copies. */
 async function follow(bench: Bench, migration: Migration): Promise<void> {
   const direction = migration.phase === 'rolling-back' ? 'back' : 'out'
-  await copyPending(bench, migration.id, { direction, fresh: migration.phase === 'cutting-over' })
+  const fresh = migration.phase === 'cutting-over' || direction === 'back'
+  await copyPending(bench, migration.id, { direction, fresh, merge: migration.storm !== undefined })
 }
 
 const isDone = (migration: Migration, options: EngineOptions): boolean =>

@@ -154,7 +154,7 @@ export interface DeviceMark {
   bytes: number
   digest?: string
   users: Buffer[]
-  uuids: string[]
+  landmarks: string[]
   error?: string
   /** When to try again, ms. */
   retryAfterMs?: number

@@ -23,7 +23,11 @@ export async function rollBack(bench: Bench, migration: Migration): Promise<void
   // Not quiet: whoever still writes to the target does so past its gate, and waiting longer helps nobody.
   const quiet = await drained(bench, target, migration)
   if (!quiet) bench.log.warn({ migration: id }, 'the target is not quiet; rolling back all the same')
-  const differing = await runRound(bench, migration, { direction: 'back', fresh: true })
+  const differing = await runRound(bench, migration, {
+    direction: 'back',
+    fresh: true,
+    merge: migration.storm !== undefined,
+  })
   await migrations.advance(id, ['rolling-back'], { backDevices: differing, stamps: ['drained_at'] })
   const [failed] = await bench.figures.failed(id, 1)
   if (failed) {

@@ -8,7 +8,9 @@ import {
   STATE_TARGET_READ_ONLY,
   STATE_UNEQUAL,
 } from '../errors.ts'
+import { lacks } from '../inspect/landmarks.ts'
 import { troubleOf } from '../scan.ts'
+import { keyText } from '../state-key.ts'
 import type { BucketSurvey, MovableStore } from '../store.ts'
 import { copyDevice, lineOf } from './copy-device.ts'
 import { syncLinks } from './links.ts'
@@ -40,6 +42,11 @@ export interface RoundOptions {
   direction: Direction
   /** Look at the stores as they are now, not a second ago: for the last round. */
   fresh: boolean
+  /**
+   * Back after a storm: of a device that lacks something on the target, nothing is removed from the source. What the
+   * target lost must not be lost there as well; an older counter too much does no harm.
+   */
+  merge?: boolean
 }
 
 /**
@@ -114,7 +121,7 @@ async function turn(bench: Bench, id: string, row: DeviceRow, options: RoundOpti
   const out = direction === 'out'
   const [from, to] = out ? [bench.source, bench.target] : [bench.target, bench.source]
   try {
-    const keep = out ? new Set<string>() : await bench.figures.heldKeys(id, row.device)
+    const keep = out ? new Set<string>() : await keptKeys(bench, id, row.device, options.merge ?? false)
     const { limit, signal } = bench
     const copied = await copyDevice({
       from,
@@ -126,7 +133,7 @@ async function turn(bench: Bench, id: string, row: DeviceRow, options: RoundOpti
       limit,
       signal,
     })
-    const { states, bytes, digest, users, uuids, quarantine } = copied
+    const { states, bytes, digest, users, landmarks, quarantine } = copied
     return {
       status: copied.from === '' ? 'removed' : 'moved',
       sourceFingerprint: out ? copied.from : copied.to,
@@ -135,7 +142,7 @@ async function turn(bench: Bench, id: string, row: DeviceRow, options: RoundOpti
       bytes,
       digest,
       users,
-      uuids,
+      landmarks,
       ...(out ? { quarantine } : {}),
     }
   } catch (error) {
@@ -143,6 +150,25 @@ async function turn(bench: Bench, id: string, row: DeviceRow, options: RoundOpti
     bench.log.warn({ migration: id, device: row.device, code: codeOf(error) }, 'a device was not copied')
     return failedMark(row, error)
   }
+}
+
+/** States of the source that a copy back leaves alone: those that were never moved, and after a storm what was lost. */
+async function keptKeys(bench: Bench, id: string, device: string, merge: boolean): Promise<Set<string>> {
+  const keep = await bench.figures.heldKeys(id, device)
+  if (!merge || !(await hasLost(bench, id, device))) return keep
+  for (const { key } of await bench.source.list(device)) keep.add(keyText(key))
+  return keep
+}
+
+/** Whether something is missing that the device had when it was moved and that a phone in good order never loses. */
+export async function hasLost(bench: Bench, id: string, device: string): Promise<boolean> {
+  const landmarks = await bench.figures.landmarks(id, device)
+  if (landmarks.length === 0) return false
+  const entries = await bench.target.list(device)
+  return lacks(
+    landmarks,
+    entries.map(({ key }) => key),
+  )
 }
 
 /** The store as a whole, not this device: going on would fail a thousand times. */
@@ -163,7 +189,7 @@ function failedMark(row: DeviceRow, error: unknown): DeviceMark {
     states: 0,
     bytes: 0,
     users: [],
-    uuids: [],
+    landmarks: [],
     error: messageOf(error),
     retryAfterMs: final ? 0 : 100 * 2 ** row.tries,
   }

@@ -81,7 +81,7 @@ export function describeStorm(storm: Storm): string[] {
   const choice =
     storm.advice === 'roll-back'
       ? `Under half are affected: roll back. The ${well} that are well stay so; what was written since is brought back.`
-      : `Half or more are affected: keep the target. Going back would make the other ${well} start anew as well.`
+      : `Half or more are affected: keep the target. They start anew either way, and the other ${well} stay well.`
   return [
     `${storm.exact ? '' : 'At least '}${storm.affected} of ${storm.moved} moved devices (${share}%) lack a state; ${storm.threshold} were allowed. ${storm.wrote} wrote since the cut-over.`,
     'The gate of the target is closed: phones get 503 and come back, no further one starts anew.',

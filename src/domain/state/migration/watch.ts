@@ -2,7 +2,7 @@ import { messageOf } from '../../../core/errors.ts'
 import { openVersion } from '../store.ts'
 import { copyDevice } from './copy-device.ts'
 import { gateOf, type Migration } from './migration.ts'
-import type { Bench } from './round.ts'
+import { type Bench, hasLost } from './round.ts'
 import { addLines } from './rows/devices.ts'
 import { createStormGuard } from './storm-guard.ts'
 
@@ -20,24 +20,25 @@ export function createWatch(bench: Bench): Watch {
   /** The fingerprint of each changed device at its last inspection, so that it is inspected once a change. */
   const inspected = new Map<string, string>()
 
-  const findLost = async (migration: Migration): Promise<{ lost: string[]; wrote: number }> => {
+  /** Of the devices that changed since the look before, those that lack something. */
+  const findLost = async (migration: Migration): Promise<string[]> => {
     const lost: string[] = []
-    let wrote = 0
+    const seen: string[] = []
     for await (const survey of target.survey(new Map(), bench.signal)) {
+      seen.push(survey.bucket)
       const now = new Map(survey.devices.map((each) => [each.device, each.fingerprint]))
       for (const device of await bench.surveys.changed(migration.id, 'target', survey)) {
         const fingerprint = now.get(device) ?? ''
-        wrote++
         if (inspected.get(device) === fingerprint) continue
         inspected.set(device, fingerprint)
         if (await hasLost(bench, migration.id, device)) lost.push(device)
       }
     }
-    return { lost, wrote }
+    return [...lost, ...(await bench.surveys.unseen(migration.id, seen))]
   }
 
   const judge = async (migration: Migration): Promise<void> => {
-    const { lost } = await findLost(migration)
+    const lost = await findLost(migration)
     if (lost.length === 0) return
     const storm = await guard.miss(migration.id, lost)
     if (!storm) return
@@ -47,9 +48,18 @@ export function createWatch(bench: Bench): Watch {
 
   /** The gate is closed and time does not press: look at every device, so that the choice is made on true numbers. */
   const settle = async (migration: Migration): Promise<void> => {
-    inspected.clear()
-    const { lost, wrote } = await findLost(migration)
-    await guard.settle(migration.id, lost, wrote)
+    const lost: string[] = []
+    const seen: string[] = []
+    let wrote = 0
+    for await (const survey of target.survey(new Map(), bench.signal)) {
+      seen.push(survey.bucket)
+      wrote += (await bench.surveys.changed(migration.id, 'target', survey)).size
+      for (const { device } of survey.devices) {
+        if (await hasLost(bench, migration.id, device)) lost.push(device)
+      }
+    }
+    const gone = await bench.surveys.unseen(migration.id, seen)
+    await guard.settle(migration.id, [...lost, ...gone], wrote)
   }
 
   const findStragglers = async (migration: Migration): Promise<void> => {
@@ -76,19 +86,6 @@ export function createWatch(bench: Bench): Watch {
       return Math.max(500, 5 * (clock.monotonicMs() - startedAt))
     },
   }
-}
-
-/** Whether a folder that the device had when it was moved has no state any more: that folder re-syncs. */
-async function hasLost(bench: Bench, id: string, device: string): Promise<boolean> {
-  const { rows } = await bench.migrations.database.query<{ uuids: string[] }>(
-    `SELECT uuids FROM state_migration_devices WHERE migration = $1 AND device = $2 AND status = 'moved'`,
-    [id, device],
-  )
-  const before = rows[0]?.uuids ?? []
-  if (before.length === 0) return false
-  const { entries } = await bench.target.snapshot(device, true)
-  const present = new Set(entries.filter(({ key }) => key.type === '').map(({ key }) => key.uuid))
-  return before.some((uuid) => !present.has(uuid))
 }
 
 /**
@@ -133,12 +130,12 @@ async function bringStraggler(bench: Bench, id: string, device: string): Promise
     })
     await database.query(
       `INSERT INTO state_migration_devices
-              (migration, device, bucket, status, source_fingerprint, target_fingerprint, states, bytes, digest, uuids)
+              (migration, device, bucket, status, source_fingerprint, target_fingerprint, states, bytes, digest, landmarks)
        VALUES ($1, $2, right($2, 1) || '/' || left(right($2, 2), 1), 'moved', $3, $4, $5, $6, $7, $8)
        ON CONFLICT (migration, device) DO UPDATE
           SET status = 'moved', source_fingerprint = $3, target_fingerprint = $4, states = $5, bytes = $6, digest = $7,
-              uuids = $8, verified_at = now()`,
-      [id, device, copied.from, copied.to, copied.states, copied.bytes, copied.digest, copied.uuids],
+              landmarks = $8, verified_at = now()`,
+      [id, device, copied.from, copied.to, copied.states, copied.bytes, copied.digest, copied.landmarks],
     )
     bench.log.info({ migration: id, device }, 'a late write to the source was carried over')
   } catch (error) {

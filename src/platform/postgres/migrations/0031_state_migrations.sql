@@ -49,9 +49,9 @@ CREATE TABLE state_migration_devices (
   bytes       bigint NOT NULL DEFAULT 0,
   -- sha256 over the sorted keys, sizes and sha256 of all states of it
   digest      text,
-  -- users that its devicedata names, and the uuids that it had: a uuid that vanishes is a folder that re-syncs
+  -- users that its devicedata names; and what a phone in good order never loses (inspect/landmarks.ts)
   users       bytea[] NOT NULL DEFAULT '{}',
-  uuids       text[] NOT NULL DEFAULT '{}',
+  landmarks   text[] NOT NULL DEFAULT '{}',
   tries       integer NOT NULL DEFAULT 0,
   -- not to be tried before
   not_before  timestamptz,

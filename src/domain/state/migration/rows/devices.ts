@@ -57,7 +57,7 @@ const markSql = `
   UPDATE state_migration_devices
      SET status = $3, states = $4, bytes = $5, digest = coalesce($6, digest),
          source_fingerprint = coalesce($7, source_fingerprint), target_fingerprint = coalesce($8, target_fingerprint),
-         users = coalesce($9, users), uuids = coalesce($10, uuids), error = $11,
+         users = coalesce($9, users), landmarks = coalesce($10, landmarks), error = $11,
          tries = CASE WHEN $3 IN ('pending', 'failed') THEN tries + 1 ELSE 0 END,
          not_before = now() + $12 * interval '1 ms',
          verified_at = CASE WHEN $3 = 'moved' THEN now() ELSE verified_at END
@@ -78,7 +78,7 @@ export async function writeMark(client: Client, id: string, row: DeviceRow, mark
       mark.sourceFingerprint ?? null,
       mark.targetFingerprint ?? null,
       learnt && mark.quarantine ? mark.users : null,
-      learnt && mark.quarantine ? mark.uuids : null,
+      learnt && mark.quarantine ? mark.landmarks : null,
       mark.error ?? null,
       mark.retryAfterMs ?? null,
     ],

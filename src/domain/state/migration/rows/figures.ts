@@ -13,6 +13,8 @@ export interface Figures {
   /** Links that the target cannot hold. */
   heldLinks(id: string): Promise<Set<string>>
   pending(id: string): Promise<number>
+  /** What the device had when it was moved (inspect/landmarks.ts). */
+  landmarks(id: string, device: string): Promise<string[]>
   failed(id: string, limit: number): Promise<{ device: string; error: string }[]>
   /** Of the target when the device was last read back; undefined when it was never moved. */
   targetFingerprint(id: string, device: string): Promise<string | undefined>
@@ -72,6 +74,13 @@ export function createFigures(database: Postgres): Figures {
         [id],
       )
       return new Set(rows.map((row) => `${row.device} ${row.name.toString('latin1')}`))
+    },
+    landmarks: async (id, device) => {
+      const { rows } = await database.query<{ landmarks: string[] }>(
+        `SELECT landmarks FROM state_migration_devices WHERE migration = $1 AND device = $2`,
+        [id, device],
+      )
+      return rows[0]?.landmarks ?? []
     },
     pending: async (id) => {
       const { rows } = await database.query<{ pending: number }>(

@@ -18,6 +18,8 @@ export interface Surveys {
   saveStrays(id: string, bucket: string, lines: QuarantineLine[], names: Buffer[]): Promise<void>
   /** Devices whose fingerprint differs from the verified one; changes nothing. */
   changed(id: string, side: Side, survey: BucketSurvey): Promise<Set<string>>
+  /** Moved devices of buckets that a survey of the target did not meet: they have nothing left there. */
+  unseen(id: string, seen: string[]): Promise<string[]>
 }
 
 export function createSurveys(database: Postgres): Surveys {
@@ -42,6 +44,14 @@ export function createSurveys(database: Postgres): Surveys {
         await addLines(client, id, lines, bucket)
       }),
     changed: (id, side, survey) => readChanged(database, id, side, survey),
+    unseen: async (id, seen) => {
+      const { rows } = await database.query<{ device: string }>(
+        `SELECT device FROM state_migration_devices
+          WHERE migration = $1 AND NOT bucket = ANY($2) AND status = 'moved' AND states > 0 AND missed_at IS NULL`,
+        [id, seen],
+      )
+      return rows.map((row) => row.device)
+    },
   }
 }
 
