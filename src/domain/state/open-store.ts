@@ -57,5 +57,5 @@ export function maskUrl(url: string): string {
 /** Two spellings of one store are one store: a migration is found again by it. */
 export function canonicalUrl(url: string): string {
   const file = parseFileUrl(url)
-  return file === undefined ? url : `file:${file}`
+  return file === undefined ? url : `file:${file.replaceAll('%', '%25')}`
 }
