@@ -1,28 +1,38 @@
 import { createHash } from 'node:crypto'
 import { CURSOR_INVALID } from './errors.ts'
 
-/** For each device of a listen, the number of the last row that was given to it. */
-export type Positions = ReadonlyMap<string, number>
-
 const version = 1
 /** 48 bits of a hash tell the devices of one listen apart. */
 const markBytes = 6
 const entryBytes = markBytes + 6
 
+/** Where a listen stands with each of its devices: the number of the last row that was given to it. */
+export interface Positions {
+  get(device: string): number
+  set(device: string, position: number): void
+  /** As a client gets it. */
+  cursor(): string
+}
+
 /**
- * One byte of version, then for each device six bytes of the hash of its id and six of its position. It needs no
- * signature: all that it can do is confirm what was delivered to devices whose token came with it.
+ * Kept in the form of the cursor, since a stream writes one for every notification: one byte of version, then for each
+ * device six bytes of the hash of its id and six of its position. It needs no signature: all that it can do is
+ * confirm what was delivered to devices whose token came with it.
  */
-export function writeCursor(positions: Positions): string {
-  const bytes = Buffer.alloc(1 + positions.size * entryBytes)
+export function createPositions(devices: readonly string[]): Positions {
+  const bytes = Buffer.alloc(1 + devices.length * entryBytes)
   bytes[0] = version
-  let offset = 1
-  for (const [device, position] of positions) {
-    markOf(device).copy(bytes, offset)
-    bytes.writeUIntBE(position, offset + markBytes, 6)
-    offset += entryBytes
+  for (const [index, device] of devices.entries()) markOf(device).copy(bytes, 1 + index * entryBytes)
+  const placeOf = (device: string): number => {
+    const index = devices.indexOf(device)
+    if (index < 0) throw new RangeError('a device that is not of this listen')
+    return 1 + index * entryBytes + markBytes
   }
-  return bytes.toString('base64url')
+  return {
+    get: (device) => bytes.readUIntBE(placeOf(device), 6),
+    set: (device, position) => void bytes.writeUIntBE(position, placeOf(device), 6),
+    cursor: () => bytes.toString('base64url'),
+  }
 }
 
 /**

@@ -1,6 +1,6 @@
 import type { Clock } from '../../core/clock.ts'
 import type { Metrics } from '../../platform/metrics.ts'
-import { writeCursor } from './cursor.ts'
+import { createPositions, type Positions } from './cursor.ts'
 import { type Fetched, type ListenRows, maxRows } from './listen-rows.ts'
 import type { Notification } from './push.ts'
 
@@ -54,49 +54,56 @@ export interface OpenListenOptions {
 }
 
 /** Devices whose rows are fetched for one answer: bounds what an answer holds in memory. */
-const maxDevicesAtOnce = 20
+const maxDevicesAtOnce = 50
 
 interface State {
-  /** By device, the number of the last row that was given. Empty until the registration. */
-  positions: Map<string, number>
+  positions: Positions
+  /** Devices that have been registered; when all are, the listen is in force. */
+  begun: number
   /** Devices that may have rows. All of them at first: whatever came before the registration. */
-  stale: Set<string>
-  /** The positions before the last answer. */
-  before: Map<string, number>
+  stale: Set<string> | undefined
+  /** The positions before the last answer, of the devices that it was about. */
+  before: [device: string, position: number][]
   over: 'replaced' | 'settled' | 'closed' | undefined
-  bell: Bell
+  /** Ends the pause that is under way. */
+  rouse: (() => void) | undefined
 }
 
 export function createListen(options: OpenListenOptions): OpenListen {
   const { id, devices, clock } = options
   const state: State = {
-    positions: new Map(),
-    before: new Map(),
+    positions: createPositions(devices),
+    begun: 0,
     stale: new Set(devices),
+    before: [],
     over: undefined,
-    bell: createBell(),
+    rouse: undefined,
   }
   const listen: OpenListen = {
     id,
     devices,
     lookedAt: clock.monotonicMs(),
     get registered() {
-      return state.positions.size === devices.length
+      return state.begun === devices.length
     },
     get over() {
       return state.over !== undefined
     },
     get cursor() {
-      return writeCursor(state.positions)
+      return state.positions.cursor()
     },
-    begin: (device, position) => void state.positions.set(device, position),
+    begin: (device, position) => {
+      state.positions.set(device, position)
+      state.begun += 1
+    },
     wake: (device) => {
+      state.stale ??= new Set()
       state.stale.add(device)
-      state.bell.ring()
+      state.rouse?.()
     },
     wakeAll: () => {
-      for (const device of devices) state.stale.add(device)
-      state.bell.ring()
+      state.stale = new Set(devices)
+      state.rouse?.()
     },
     replace: () => end(state, 'replaced'),
     settle: () => end(state, 'settled'),
@@ -117,39 +124,40 @@ export function createListen(options: OpenListenOptions): OpenListen {
 
 function end(state: State, how: State['over']): void {
   state.over ??= how
-  state.bell.ring()
+  state.rouse?.()
 }
 
 async function next(state: State, options: OpenListenOptions, until: number): Promise<ListenAnswer> {
   for (;;) {
     if (state.over === 'replaced') return { kind: 'replaced' }
-    if (state.stale.size > 0) {
+    if (state.stale !== undefined) {
       const given = await fetchSome(state, options)
-      if (given.length > 0) return { kind: 'notifications', given, cursor: writeCursor(state.positions) }
+      if (given.length > 0) return { kind: 'notifications', given, cursor: state.positions.cursor() }
       continue
     }
     const leftMs = until - options.clock.monotonicMs()
     if (state.over !== undefined || leftMs <= 0) {
-      return { kind: 'quiet', cursor: writeCursor(state.positions) }
+      return { kind: 'quiet', cursor: state.positions.cursor() }
     }
-    await state.bell.wait(leftMs)
+    await pause(state, leftMs)
   }
 }
 
 async function fetchSome(state: State, options: OpenListenOptions): Promise<Given[]> {
-  const { positions, stale } = state
-  state.before = new Map(positions)
-  const some = [...stale].slice(0, maxDevicesAtOnce)
-  for (const device of some) stale.delete(device)
+  const { positions } = state
+  const all = [...(state.stale ?? [])]
+  const some = all.slice(0, maxDevicesAtOnce)
+  state.stale = all.length > some.length ? new Set(all.slice(maxDevicesAtOnce)) : undefined
+  state.before = some.map((device) => [device, positions.get(device)])
   try {
     const fetched = await Promise.all(
       some.map((device) =>
-        options.rows.fetch({ device, listen: options.id, position: positions.get(device) ?? 0 }),
+        options.rows.fetch({ device, listen: options.id, position: positions.get(device) }),
       ),
     )
     return fetched.flatMap((each, index) => take(state, options, some[index] ?? '', each))
   } catch (error) {
-    for (const device of some) stale.add(device)
+    state.stale = new Set([...(state.stale ?? []), ...some])
     throw error
   }
 }
@@ -161,34 +169,24 @@ function take(state: State, options: OpenListenOptions, device: string, fetched:
   }
   const { positions } = state
   // There may be more than one answer holds.
-  if (fetched.rows.length >= maxRows) state.stale.add(device)
+  if (fetched.rows.length >= maxRows) state.stale = new Set(state.stale).add(device)
   return fetched.rows.map(({ seq, latencyMs, notification }) => {
-    positions.set(device, Math.max(seq, positions.get(device) ?? 0))
+    positions.set(device, Math.max(seq, positions.get(device)))
     if (!Number.isNaN(latencyMs)) {
       options.metrics.observe('baton_push_delivery_seconds', {}, latencyMs / 1_000)
     }
-    return options.stream ? { notification, cursor: writeCursor(positions) } : { notification }
+    return options.stream ? { notification, cursor: positions.cursor() } : { notification }
   })
 }
 
-interface Bell {
-  ring(): void
-  /** Resolves when it rings, or after `ms`. */
-  wait(ms: number): Promise<void>
-}
-
-function createBell(): Bell {
-  let ring: (() => void) | undefined
-  return {
-    ring: () => ring?.(),
-    wait: (ms) =>
-      new Promise((resolve) => {
-        const timer = setTimeout(() => ring?.(), ms)
-        ring = () => {
-          clearTimeout(timer)
-          ring = undefined
-          resolve()
-        }
-      }),
-  }
-}
+/** Resolves when somebody rouses the listen, or after `ms`. */
+const pause = (state: State, ms: number): Promise<void> =>
+  new Promise((resolve) => {
+    const rouse = (): void => {
+      clearTimeout(timer)
+      state.rouse = undefined
+      resolve()
+    }
+    const timer = setTimeout(rouse, ms)
+    state.rouse = rouse
+  })
