@@ -1,8 +1,9 @@
 import { sha256 } from '../../core/digest.ts'
 import type { Postgres, Queryable } from '../postgres/postgres.ts'
-import type { Accepted, NewJob } from './ledger.ts'
+import type { Accepted, JobState, NewJob } from './ledger.ts'
 import { asInputError, isDataError, runAgainOnDeadlock } from './ledger-batch.ts'
 import { toJson, toJsonOrNull } from './ledger-json.ts'
+import { rowState } from './ledger-views.ts'
 
 const insertText = `
   INSERT INTO jobs (id, name, queue, payload, priority, max_attempts, dedupe_key, context, run_at, queued)
@@ -28,7 +29,7 @@ const insertDeduped = {
     RETURNING id, ${delayColumn}`,
 }
 /** Planned anew each time: a plan of yesterday may read the whole table. */
-const findHolders = `SELECT j.id, j.name, j.dedupe_key, ${delayColumn}
+const findHolders = `SELECT j.id, j.name, j.dedupe_key, ${rowState} AS state, ${delayColumn}
     FROM unnest($1::text[], $2::text[]) AS r (name, dedupe_key)
     JOIN jobs j ON j.name = r.name AND j.dedupe_key = r.dedupe_key AND j.outcome IS NULL`
 
@@ -42,6 +43,7 @@ interface Inserted {
 interface Holder extends Inserted {
   name: string
   dedupe_key: string
+  state: JobState
 }
 
 /**
@@ -110,7 +112,8 @@ async function answerWithHolders(
   const byKey = new Map(holders.map((each) => [`${each.name} ${each.dedupe_key}`, each]))
   for (const row of losers) {
     const holder = byKey.get(`${row.name} ${keyOf(row)}`)
-    if (holder) accepted.set(row, { id: holder.id, duplicate: true, delayMs: holder.delay_ms })
+    if (holder)
+      accepted.set(row, { id: holder.id, duplicate: true, delayMs: holder.delay_ms, state: holder.state })
   }
 }
 

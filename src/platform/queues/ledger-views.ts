@@ -8,9 +8,10 @@ import { summarize } from './ledger-summary.ts'
 /** What people see of rows. */
 export type Views = Pick<Ledger, 'get' | 'getMany' | 'list' | 'summary'>
 
-const state = `CASE WHEN outcome IS NOT NULL THEN outcome WHEN run_token IS NOT NULL THEN 'active'
+/** What a row of `jobs` is doing, as people see it. */
+export const rowState = `CASE WHEN outcome IS NOT NULL THEN outcome WHEN run_token IS NOT NULL THEN 'active'
   WHEN run_at > now() THEN 'delayed' ELSE 'waiting' END`
-const columns = `id, name, queue, ${state} AS state, payload, attempts, max_attempts, interruptions, progress, result,
+const columns = `id, name, queue, ${rowState} AS state, payload, attempts, max_attempts, interruptions, progress, result,
   error, priority, retried, runner, enqueued_at, run_at, started_at, finished_at`
 
 interface JobRow extends Row {

@@ -67,6 +67,8 @@ export interface Accepted {
   duplicate: boolean
   /** ms until it is due, by the database's clock; what the entry is given as its delay. */
   delayMs: number
+  /** Of a duplicate: what the older job was doing. */
+  state?: JobState
 }
 
 export interface Run {

@@ -176,7 +176,6 @@ async function addRoutes(server: FastifyInstance, options: WebOptions, parts: Pa
     acceptance: options.acceptance,
     reader,
     idempotency,
-    finder,
     metrics,
   })
   addJobReading(server, { ledger: options.ledger, finder })

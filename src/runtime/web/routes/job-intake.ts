@@ -5,7 +5,6 @@ import type { Acceptance, NewJobInput } from '../../../platform/queues/accept.ts
 import { INPUT_INVALID } from '../../../platform/queues/errors.ts'
 import type { Accepted } from '../../../platform/queues/ledger.ts'
 import type { Answer, Idempotency, IdempotentRequest } from '../idempotency.ts'
-import type { JobFinder } from '../job-finder.ts'
 import { JobRequest, type JobRequestReader, mostInBatch, type ReadJob } from '../job-request.ts'
 import { jobStates } from '../job-view.ts'
 import { problems } from '../open-api.ts'
@@ -28,8 +27,6 @@ export interface JobIntakeOptions {
   acceptance: Acceptance
   reader: JobRequestReader
   idempotency: Idempotency
-  /** Says what the older job of a duplicate is doing. */
-  finder: Pick<JobFinder, 'findMany'>
   metrics: WebMetrics
 }
 
@@ -82,7 +79,7 @@ const idempotencyKey = /^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$/
 async function take(options: JobIntakeOptions, request: FastifyRequest, jobs: ReadJob[]): Promise<string> {
   const accepted = await options.acceptance.accept(inputsOf(request, jobs))
   countAccepted(options.metrics, jobs, accepted)
-  return textOf(options, { request, jobs, accepted })
+  return textOf({ request, jobs, accepted })
 }
 
 async function takeOnce(
@@ -97,7 +94,7 @@ async function takeOnce(
       taken.handOver()
       countAccepted(options.metrics, jobs, taken.accepted)
     }
-    const text = await textOf(options, { request, jobs, accepted: taken.accepted })
+    const text = textOf({ request, jobs, accepted: taken.accepted })
     return { status: 202, text }
   })
   handOver()
@@ -132,14 +129,13 @@ interface Taken {
   accepted: Accepted[]
 }
 
-async function textOf(options: JobIntakeOptions, { request, jobs, accepted }: Taken): Promise<string> {
-  const duplicates = accepted.filter((each) => each.duplicate).map((each) => each.id)
-  const known = duplicates.length > 0 ? await options.finder.findMany(duplicates) : undefined
-  const texts = accepted.map(({ id, duplicate, delayMs }, index) => {
-    // What an older job is doing is known only to its row; it may have finished since.
-    const state = known?.get(id)?.state ?? (delayMs > 0 ? 'delayed' : 'waiting')
-    const mark = duplicate ? ',"duplicate":true' : ''
-    return `{"id":"${id}","name":"${jobs[index]?.job.name}","state":"${state}"${mark}}`
-  })
+/** Asks nobody: within a transaction a second connection would be waited for by those who hold all of them. */
+function textOf({ request, jobs, accepted }: Taken): string {
+  const texts = accepted.map(
+    ({ id, duplicate, delayMs, state = delayMs > 0 ? 'delayed' : 'waiting' }, index) => {
+      const mark = duplicate ? ',"duplicate":true' : ''
+      return `{"id":"${id}","name":"${jobs[index]?.job.name}","state":"${state}"${mark}}`
+    },
+  )
   return Array.isArray(request.body) ? `{"jobs":[${texts.join(',')}]}` : (texts[0] ?? '')
 }
