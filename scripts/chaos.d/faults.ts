@@ -47,7 +47,7 @@ const processFaults: Fault[] = [
 ]
 
 const storeFaults: Fault[] = [
-  { name: 'Postgres is killed', strike: ({ postgres }) => postgres.restart() },
+  { name: 'Postgres is killed', strike: killPostgres },
   { name: 'Postgres crashes', strike: crashPostgres },
   {
     name: 'Postgres is frozen',
@@ -155,7 +155,15 @@ async function rollAndStop(site: Site, random: Random): Promise<void> {
   await restart(site, unit)
 }
 
-async function crashPostgres({ postgres }: Site, random: Random): Promise<void> {
+async function killPostgres(site: Site): Promise<void> {
+  site.postgresCrashes++
+  await site.postgres.kill()
+  await site.postgres.restart()
+}
+
+async function crashPostgres(site: Site, random: Random): Promise<void> {
+  const { postgres } = site
+  site.postgresCrashes++
   await postgres.kill('SIGQUIT')
   await pause(random.between(0, 5_000))
   await postgres.restart()

@@ -111,7 +111,10 @@ async function judgeSteps({ database }: Site, rows: Map<string, Row>, load: Load
   })
 }
 
-/** A run that began is counted: as an attempt, or as an interruption. A run that was cancelled is neither. */
+/**
+ * A run that began is counted: as an attempt, or as an interruption. A run that was cancelled is neither. A start that
+ * a crash of Postgres took away is not counted either (docs/protocols/jobs.md, what is assumed).
+ */
 function judgeRuns(site: Site, rows: Map<string, Row>): string[] {
   const breaches: string[] = []
   for (const [id, began] of site.runs()) {
@@ -122,7 +125,8 @@ function judgeRuns(site: Site, rows: Map<string, Row>): string[] {
     }
     // A retry by hand begins the attempts anew.
     if (row.retried > 0) continue
-    const counted = row.attempts + row.interruptions + (row.outcome === 'cancelled' ? 1 : 0)
+    const counted =
+      row.attempts + row.interruptions + (row.outcome === 'cancelled' ? 1 : 0) + site.postgresCrashes
     if (began > counted)
       breaches.push(`${row.name} ${id} began ${began} times and counts ${counted}: ${JSON.stringify(row)}`)
   }

@@ -88,7 +88,7 @@ async function sendUntilTaken(site: Site, load: Load, wanted: Wanted[], random: 
   const idempotencyKey = randomUUID()
   const body = JSON.stringify(wanted)
   for (;;) {
-    const answer = await ask(site, random, 'POST', '/v1/jobs', { body, idempotencyKey })
+    const answer = await ask(site, random, 'POST /v1/jobs', { body, idempotencyKey })
     load.requests++
     if (answer?.status === 202)
       return take(load, wanted, answer.body as { jobs: { id: string; name: string }[] })
@@ -118,7 +118,7 @@ async function interfere(site: Site, load: Load, random: Random): Promise<void> 
   const all = [...load.accepted.values()]
   const job = random.pick(all.slice(-60))
   if (!job) return
-  const seen = await ask(site, random, 'GET', `/v1/jobs/${job.id}`)
+  const seen = await ask(site, random, `GET /v1/jobs/${job.id}`)
   if (seen?.status === 200) {
     const { id, name } = seen.body as { id: string; name: string }
     if (id !== job.id || name !== job.name) load.breaches.push(`asked for ${job.id}, and was shown ${id}`)
@@ -127,13 +127,13 @@ async function interfere(site: Site, load: Load, random: Random): Promise<void> 
   if (random.chance(0.1)) {
     // Marked before: a cancel whose answer is lost may have been done.
     job.cancelled = true
-    await ask(site, random, 'DELETE', `/v1/jobs/${job.id}`)
+    await ask(site, random, `DELETE /v1/jobs/${job.id}`)
   }
   if (random.chance(0.1)) {
     const failed = all.find((each) => each.name === 'doomed' && !each.retried && !each.cancelled)
     if (!failed) return
     failed.retried = true
-    await ask(site, random, 'POST', `/v1/jobs/${failed.id}/retry`)
+    await ask(site, random, `POST /v1/jobs/${failed.id}/retry`)
   }
 }
 
@@ -146,10 +146,10 @@ interface Sent {
 async function ask(
   site: Site,
   random: Random,
-  method: string,
-  path: string,
+  what: string,
   { body, idempotencyKey }: Sent = {},
 ): Promise<{ status: number; body: unknown } | undefined> {
+  const [method = '', path = ''] = what.split(' ')
   try {
     const response = await fetch(`${random.pick(site.webs).address}${path}`, {
       method,

@@ -33,6 +33,8 @@ export interface Site {
   backend: QueueBackend
   webs: Unit[]
   workers: Unit[]
+  /** How often Postgres was ended without a moment to write: a start that was not on the disk yet is forgotten. */
+  postgresCrashes: number
   /** What befell a process without our doing. */
   breaches: string[]
   runs(): Map<string, number>
@@ -109,6 +111,7 @@ export async function openSite(engine: EngineName, seed: number): Promise<Site> 
       : createPostgresBackend({ url: postgres.url, clock, onError: ignore }),
     webs,
     workers: units.filter((unit) => unit.address === undefined),
+    postgresCrashes: 0,
     breaches,
     runs: () => countLines(readFileSync(runsFile, 'utf8')),
     stop,
