@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { sha256 } from '../../src/core/digest.ts'
 import { keyText, type StateKey } from '../../src/domain/state/state-key.ts'
-import type { MovableStore, State } from '../../src/domain/state/store.ts'
+import type { DeviceDigests, MovableStore, State } from '../../src/domain/state/store.ts'
 
 export interface StoreUnderTest {
   store: MovableStore
@@ -41,6 +41,11 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
     let release: () => Promise<void>
     let count = 0
     const device = (): string => `dev${++count}x${randomBytes(3).toString('hex')}`
+
+    const replace = (id: string, fill: () => AsyncIterable<State>, keep = new Set<string>()): Promise<void> =>
+      store.replace([{ device: id, fill, keep }])
+    const digestsOf = async (id: string): Promise<DeviceDigests> =>
+      (await store.digests([id], true)).get(id) ?? { fingerprint: 'none', digests: [] }
 
     beforeAll(async () => {
       const made = await create()
@@ -144,9 +149,9 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
         code: 'STATE_CHANGED',
       })
       await store.set(id, sync(1), Buffer.from('two'), { ifMatch: sha256('one') })
-      await expect(
-        store.clean(id, sync(1), { only: true, ifMatch: sha256('one') }),
-      ).rejects.toMatchObject({ code: 'STATE_CHANGED' })
+      await expect(store.clean(id, sync(1), { only: true, ifMatch: sha256('one') })).rejects.toMatchObject({
+        code: 'STATE_CHANGED',
+      })
       expect((await store.get(id, sync(1)))?.bytes.toString()).toBe('two')
     })
 
@@ -192,7 +197,7 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
         state(devicedata, nasty, 1_000_000),
         state(folder, Buffer.alloc(0)),
       ]
-      await store.replace(id, () => from(states))
+      await replace(id, () => from(states))
       const entries = await store.list(id)
       expect(entries.map((entry) => keyText(entry.key)).toSorted()).toEqual(
         states.map((each) => keyText(each.key)).toSorted(),
@@ -202,7 +207,7 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
         expect(entry?.size).toBe(each.bytes.length)
         expect(entry?.updatedAtMicros).toBe(each.updatedAtMicros)
       }
-      const { digests } = await store.digests(id, true)
+      const { digests } = await digestsOf(id)
       expect(
         digests.map((digest) => `${keyText(digest.key)} ${digest.size} ${digest.sha256}`).toSorted(),
       ).toEqual(
@@ -210,11 +215,29 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
       )
     })
 
+    it('replaces several devices together, and reads several back', async () => {
+      const ids = [device(), device(), device()]
+      for (const id of ids) await store.set(id, sync(1), nasty)
+      const works = ids.map((id, index) => ({
+        device: id,
+        fill: () => from(index === 1 ? [] : [state(sync(index + 2), Buffer.from(id))]),
+        keep: new Set(index === 1 ? [keyText(sync(1))] : []),
+      }))
+      await store.replace(works)
+      const all = await store.digests([...ids, 'nobody'], true)
+      expect([...all].map(([id, { digests }]) => [id, digests.map(({ key }) => key.counter)])).toEqual([
+        [ids[0], [2]],
+        [ids[1], [1]],
+        [ids[2], [4]],
+        ['nobody', []],
+      ])
+    })
+
     it('leaves what is to be kept when it replaces', async () => {
       const id = device()
       await store.set(id, sync(1), Buffer.from('kept'))
       await store.set(id, sync(2), Buffer.from('gone'))
-      await store.replace(id, () => from([state(sync(3), nasty)]), new Set([keyText(sync(1))]))
+      await replace(id, () => from([state(sync(3), nasty)]), new Set([keyText(sync(1))]))
       expect(new Set((await store.list(id)).map((entry) => entry.key.counter))).toEqual(new Set([1, 3]))
     })
 
@@ -226,7 +249,7 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
         yield state(sync(2), nasty)
         throw new Error('the source went away')
       }
-      await expect(store.replace(id, failing)).rejects.toThrow('the source went away')
+      await expect(replace(id, failing)).rejects.toThrow('the source went away')
       expect((await store.list(id)).map((entry) => entry.key.counter)).toEqual([1])
       await store.set(id, sync(3), nasty)
       expect(await store.list(id)).toHaveLength(2)
@@ -247,7 +270,7 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
       }
       const first = await look()
       expect(first.get(quiet)).toBe((await store.snapshot(quiet, true)).fingerprint)
-      expect(first.get(quiet)).toBe((await store.digests(quiet, true)).fingerprint)
+      expect(first.get(quiet)).toBe((await digestsOf(quiet)).fingerprint)
       await store.set(busy, sync(1), Buffer.from('other'))
       const second = await look()
       expect(second.get(quiet)).toBe(first.get(quiet))
@@ -266,11 +289,11 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
         ),
         state(sync(5_000), randomBytes(5_000_000)),
       ]
-      await store.replace(id, () => from(states))
+      await replace(id, () => from(states))
       const snapshot = await store.snapshot(id, true)
       expect(snapshot.entries).toHaveLength(701)
       const digests = new Map(
-        (await store.digests(id, true)).digests.map((each) => [keyText(each.key), each.sha256]),
+        (await digestsOf(id)).digests.map((each) => [keyText(each.key), each.sha256]),
       )
       for await (const each of snapshot.states())
         expect(digests.get(keyText(each.key))).toBe(sha256(each.bytes))

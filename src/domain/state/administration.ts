@@ -261,7 +261,7 @@ async function empty(
   }
   let removed = 0
   for await (const device of target.devices()) {
-    await target.replace(device, nothing)
+    await target.replace([{ device, fill: nothing, keep: new Set() }])
     onProgress(++removed)
   }
   const links = []

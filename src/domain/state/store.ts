@@ -112,6 +112,13 @@ export interface Stray {
   size: number
 }
 
+export interface Replacement {
+  device: string
+  fill(): AsyncIterable<State>
+  /** States (keyText) that are left as they are when `fill` does not bring them. */
+  keep: ReadonlySet<string>
+}
+
 export type StoreRole = 'source' | 'target'
 
 /** What a migration needs of a store besides. */
@@ -133,14 +140,13 @@ export interface MovableStore extends StateStore {
   /** @param fresh False: names listed up to a second ago will do. */
   snapshot(device: string, fresh: boolean): Promise<Snapshot>
   /**
-   * Replaces all states of the device by what `fill` yields, in one transaction where there are any. `fill` is
-   * called once the device's lock is held, so that of two who replace the later one has also read later.
-   *
-   * @param keep states (keyText) that are left as they are when `fill` does not bring them
+   * Replaces all states of each device by what its `fill` yields, in one transaction where there are any. `fill` is
+   * called once the locks of all devices are held, so that of two who replace the later one has also read later.
+   * Throws what a `fill` throws, and then nothing was replaced where there are transactions.
    */
-  replace(device: string, fill: () => AsyncIterable<State>, keep?: ReadonlySet<string>): Promise<void>
-  /** Reads every state back. */
-  digests(device: string, fresh: boolean): Promise<DeviceDigests>
+  replace(devices: Replacement[]): Promise<void>
+  /** Reads every state of the devices back. Each device is in the answer. @throws STATE_NOT_FOUND as snapshots do */
+  digests(devices: string[], fresh: boolean): Promise<Map<string, DeviceDigests>>
   /** Adds and removes links together. */
   applyLinks(change: { add: Link[]; remove: Link[] }): Promise<void>
   /** The bytes of a stray, for its digest; undefined when it has none or cannot be read. */

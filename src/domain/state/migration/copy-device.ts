@@ -2,23 +2,26 @@ import { STATE_DEVICE_BUSY, STATE_NOT_FOUND, STATE_UNEQUAL } from '../errors.ts'
 import { createDeviceInspector, type DeviceInspector } from '../inspect/inspector.ts'
 import { kindOf, type Trouble } from '../inspect/troubles.ts'
 import { keyText } from '../state-key.ts'
-import type { Digest, MovableStore, Snapshot, State } from '../store.ts'
+import type { DeviceDigests, Digest, MovableStore, Replacement, Snapshot, State } from '../store.ts'
 import type { QuarantineLine } from './migration.ts'
 import { digestOf } from './migrations.ts'
 import type { RateLimit } from './rate-limit.ts'
 
-export interface DeviceCopy {
+export interface CopyTools {
   from: MovableStore
   to: MovableStore
-  device: string
   /** False: a listing a second old will do, since a later round looks again. */
   fresh: boolean
-  /** States (keyText) of `to` that are not to be touched. */
-  keep: ReadonlySet<string>
   /** Whether broken content is held back; a roll-back brings everything. */
   inspect: boolean
   limit: RateLimit
   signal: AbortSignal
+}
+
+export interface DeviceCopy {
+  device: string
+  /** States (keyText) of `to` that are not to be touched. */
+  keep: ReadonlySet<string>
 }
 
 export interface CopiedDevice {
@@ -42,92 +45,107 @@ const tries = 3
  * @throws STATE_DEVICE_BUSY when it changed during each of three tries
  * @throws STATE_UNEQUAL when the sides differ although nothing changed
  */
-export async function copyDevice(copy: DeviceCopy): Promise<CopiedDevice> {
+export async function copyDevice(tools: CopyTools, copy: DeviceCopy): Promise<CopiedDevice> {
   for (let attempt = 1; attempt <= tries; attempt++) {
-    const copied = await tryCopy(copy, attempt > 1)
-    if (copied) return copied
-    copy.signal.throwIfAborted()
+    const copied = await copyTogether({ ...tools, fresh: tools.fresh || attempt > 1 }, [copy])
+    const result = copied.get(copy.device)
+    if (result) return result
+    tools.signal.throwIfAborted()
   }
   throw STATE_DEVICE_BUSY({ device: copy.device, tries })
 }
 
-/** @returns undefined when the device changed meanwhile */
-async function tryCopy(copy: DeviceCopy, again: boolean): Promise<CopiedDevice | undefined> {
-  const { from, to, device } = copy
-  const fresh = copy.fresh || again
-  const inspector = createDeviceInspector(device, {
-    serialized: copy.inspect && from.serialized,
-    refuses: (item) => to.refuses(item),
-  })
-  const held = new Set<string>()
-  let before = ''
-  const fill = async function* (): AsyncIterable<State> {
-    // Within the target's lock: whoever replaces later has read later.
-    const snapshot = await from.snapshot(device, fresh)
-    before = snapshot.fingerprint
-    yield* soundStates(snapshot, { copy, inspector, held })
-  }
+/**
+ * The same for several devices in one transaction: for small ones the way to and from the stores costs more than the
+ * work.
+ *
+ * @returns those that are done; a device that changed meanwhile is not among them, and was perhaps not replaced
+ * @throws STATE_UNEQUAL
+ */
+export async function copyTogether(
+  tools: CopyTools,
+  copies: DeviceCopy[],
+): Promise<Map<string, CopiedDevice>> {
+  const attempts = copies.map((copy) => prepare(tools, copy))
   try {
-    await to.replace(device, fill, copy.keep)
+    await tools.to.replace(attempts)
+    const devices = copies.map(({ device }) => device)
+    const [sources, targets] = await Promise.all([
+      tools.from.digests(devices, tools.fresh),
+      tools.to.digests(devices, true),
+    ])
+    const done = new Map<string, CopiedDevice>()
+    for (const attempt of attempts) {
+      const [source, target] = [sources.get(attempt.device), targets.get(attempt.device)]
+      const copied = source && target && compare(attempt, source, target)
+      if (copied) done.set(attempt.device, copied)
+    }
+    return done
   } catch (error) {
-    if (STATE_NOT_FOUND.is(error)) return undefined
+    // A state was removed between the listing and the reading.
+    if (STATE_NOT_FOUND.is(error)) return new Map()
     throw error
   }
-  return compare(copy, { before, held, inspector, fresh })
 }
 
-interface Passing {
-  copy: DeviceCopy
-  inspector: DeviceInspector
+interface Attempt extends Replacement {
+  /** The fingerprint before the bytes were read. */
+  before: string
   held: Set<string>
+  inspector: DeviceInspector
 }
 
-async function* soundStates(snapshot: Snapshot, { copy, inspector, held }: Passing): AsyncIterable<State> {
+function prepare(tools: CopyTools, { device, keep }: DeviceCopy): Attempt {
+  const { from, to, fresh } = tools
+  const inspector = createDeviceInspector(device, {
+    serialized: tools.inspect && from.serialized,
+    refuses: (item) => to.refuses(item),
+  })
+  const attempt: Attempt = { device, keep, inspector, held: new Set(), before: '', fill }
+  async function* fill(): AsyncIterable<State> {
+    // Within the target's lock: whoever replaces later has read later.
+    const snapshot = await from.snapshot(device, fresh)
+    attempt.before = snapshot.fingerprint
+    yield* soundStates(snapshot, attempt, tools)
+  }
+  return attempt
+}
+
+async function* soundStates(
+  snapshot: Snapshot,
+  { inspector, held }: Attempt,
+  { limit, signal }: CopyTools,
+): AsyncIterable<State> {
   for await (const state of snapshot.states()) {
-    copy.signal.throwIfAborted()
-    await copy.limit.take(state.bytes.length, copy.signal)
+    signal.throwIfAborted()
+    await limit.take(state.bytes.length, signal)
     if (inspector.see(state) === undefined) yield state
     else held.add(keyText(state.key))
   }
 }
 
-interface Attempt {
-  before: string
-  held: Set<string>
-  inspector: DeviceInspector
-  fresh: boolean
-}
-
-async function compare(copy: DeviceCopy, attempt: Attempt): Promise<CopiedDevice | undefined> {
-  const { from, to, device } = copy
-  const [source, target] = await Promise.all([
-    from.digests(device, attempt.fresh).catch((error: unknown) => {
-      if (STATE_NOT_FOUND.is(error)) return undefined
-      throw error
-    }),
-    to.digests(device, true),
-  ])
-  if (!source) return undefined
-  const expected = linesOf(source.digests.filter(({ key }) => !attempt.held.has(keyText(key))))
-  const actual = linesOf(
-    target.digests.filter(({ key }) => expected.has(keyText(key)) || !copy.keep.has(keyText(key))),
-  )
+/** @returns undefined when the device changed meanwhile */
+function compare(
+  { device, keep, held, before, inspector }: Attempt,
+  source: DeviceDigests,
+  target: DeviceDigests,
+): CopiedDevice | undefined {
+  const moved = source.digests.filter(({ key }) => !held.has(keyText(key)))
+  const expected = linesOf(moved)
+  const actual = linesOf(target.digests.filter(({ key }) => expected.has(keyText(key)) || !keep.has(keyText(key))))
   const differing = [...new Set([...expected.keys(), ...actual.keys()])].filter(
     (key) => expected.get(key) !== actual.get(key),
   )
   if (differing.length > 0) {
-    if (source.fingerprint !== attempt.before) return undefined
+    if (source.fingerprint !== before) return undefined
     throw STATE_UNEQUAL({ device, keys: differing.slice(0, 5).join(', ') })
   }
-  const report = attempt.inspector.finish()
+  const report = inspector.finish()
   return {
     from: source.fingerprint,
     to: target.fingerprint,
     states: expected.size,
-    bytes: source.digests.reduce(
-      (sum, each) => sum + (attempt.held.has(keyText(each.key)) ? 0 : each.size),
-      0,
-    ),
+    bytes: moved.reduce((sum, each) => sum + each.size, 0),
     digest: digestOf([...expected].map(([key, line]) => `${key} ${line}`)),
     users: report.users,
     landmarks: report.landmarks,

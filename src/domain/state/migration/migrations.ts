@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { Client, Postgres, Queryable } from '../../../platform/postgres/postgres.ts'
 import { MIGRATION_NOT_FOUND, MIGRATION_PHASE_WRONG } from '../errors.ts'
 import type { DeviceMark, DeviceRow, Migration, MigrationOptions, Phase, Wanted } from './migration.ts'
-import { claimRow, keepAlive, writeMark } from './rows/devices.ts'
+import { claimRows, keepAlive, writeMarks } from './rows/devices.ts'
 import { createLeadership } from './rows/leadership.ts'
 import { type MigrationRow, migrationColumns, toMigration } from './rows/migration-row.ts'
 
@@ -28,12 +28,12 @@ export interface Migrations {
   /** Pauses it with the reason for people. */
   halt(id: string, error: { code: string; message: string }): Promise<void>
   /**
-   * Locks the next pending device, lets `work` copy it and writes the mark, all in one transaction: a killed engine
-   * holds nothing.
+   * Locks the next pending devices, lets `work` copy them and writes their marks, all in one transaction: a killed
+   * engine holds nothing.
    *
    * @returns false when there is none to be had now
    */
-  claim(id: string, work: (row: DeviceRow) => Promise<DeviceMark>): Promise<boolean>
+  claim(id: string, most: number, work: CopyWork): Promise<boolean>
   seen(id: string, engine: string): Promise<number>
   /** Forgets the migration. */
   remove(id: string): Promise<void>
@@ -48,6 +48,9 @@ export interface NewMigration {
   /** Only look, and write nothing anywhere. */
   dryRun?: boolean
 }
+
+/** Copies the devices and says of each how it went. */
+export type CopyWork = (rows: DeviceRow[]) => Promise<Map<string, DeviceMark>>
 
 /** Columns to set; SQL expressions stand where the value is of the database's clock. */
 export interface Change {
@@ -134,7 +137,7 @@ export function createMigrations(database: Postgres): Migrations {
         [id, JSON.stringify(error)],
       )
     },
-    claim: (id, work) => claim(database, id, work),
+    claim: (id, most, work) => claim(database, id, most, work),
     seen: (id, engine) => seen(database, id, engine),
     remove: async (id) => void (await database.query('DELETE FROM state_migrations WHERE id = $1', [id])),
   }
@@ -198,22 +201,18 @@ async function advance(database: Postgres, id: string, from: Phase[], change: Ch
   return rowCount === 1
 }
 
-async function claim(
-  database: Postgres,
-  id: string,
-  work: (row: DeviceRow) => Promise<DeviceMark>,
-): Promise<boolean> {
+async function claim(database: Postgres, id: string, most: number, work: CopyWork): Promise<boolean> {
   return database.transaction(async (client: Client) => {
-    const row = await claimRow(client, id)
-    if (!row) return false
+    const rows = await claimRows(client, id, most)
+    if (rows.length === 0) return false
     const beat = keepAlive(client)
-    let mark: DeviceMark
     try {
-      mark = await work(row)
+      const marks = await work(rows)
+      await beat.stop()
+      await writeMarks(client, id, marks)
     } finally {
       await beat.stop()
     }
-    await writeMark(client, id, row, mark)
     return true
   })
 }

@@ -12,9 +12,16 @@ import { lacks } from '../inspect/landmarks.ts'
 import { troubleOf } from '../scan.ts'
 import { keyText } from '../state-key.ts'
 import type { BucketSurvey, MovableStore } from '../store.ts'
-import { copyDevice, lineOf } from './copy-device.ts'
+import {
+  type CopiedDevice,
+  type CopyTools,
+  copyDevice,
+  copyTogether,
+  type DeviceCopy,
+  lineOf,
+} from './copy-device.ts'
 import { syncLinks } from './links.ts'
-import type { DeviceMark, DeviceRow, Direction, Migration } from './migration.ts'
+import type { DeviceMark, DeviceRow, Direction, Migration, QuarantineLine } from './migration.ts'
 import type { Migrations } from './migrations.ts'
 import type { RateLimit } from './rate-limit.ts'
 import type { Figures } from './rows/figures.ts'
@@ -63,41 +70,66 @@ export async function runRound(bench: Bench, migration: Migration, options: Roun
   return differing
 }
 
+/** Devices of surveys that are saved in one transaction. */
+const savedTogether = 2_000
+
 /** @returns how many devices differ from what was verified */
 async function survey(bench: Bench, id: string, direction: Direction): Promise<number> {
   const side = direction === 'out' ? 'source' : 'target'
   const known = await bench.surveys.marks(id, side)
   const seen: string[] = []
   let differing = 0
+  let waiting: BucketSurvey[] = []
+  let devices = 0
+  const save = async (): Promise<void> => {
+    const surveys = waiting
+    waiting = []
+    devices = 0
+    if (surveys.length === 0) return
+    if (direction === 'out') await saveStrays(bench, id, surveys)
+    differing += await bench.surveys.save(id, side, surveys)
+  }
   for await (const each of bench[side].survey(known, bench.signal)) {
     seen.push(each.bucket)
     if (!each.changed) continue
-    if (direction === 'out') await saveStrays(bench, id, each)
-    differing += await bench.surveys.save(id, side, each)
+    waiting.push(each)
+    devices += each.devices.length + each.strays.length
+    if (devices >= savedTogether || waiting.length >= 200) await save()
   }
   bench.signal.throwIfAborted()
+  await save()
   return differing + (await bench.surveys.saveMissing(id, side, seen))
 }
 
-async function saveStrays(bench: Bench, id: string, { bucket, strays }: BucketSurvey): Promise<void> {
-  const known = await bench.surveys.knownStrays(id, bucket)
+async function saveStrays(bench: Bench, id: string, surveys: BucketSurvey[]): Promise<void> {
+  const buckets = surveys.map((each) => each.bucket)
+  const known = await bench.surveys.knownStrays(id, buckets)
+  const strays = surveys.flatMap(({ bucket, strays: all }) => all.map((stray) => ({ bucket, stray })))
   if (known.size === 0 && strays.length === 0) return
-  const fresh = strays.filter((stray) => !known.has(stray.name.toString('latin1')))
-  const lines = []
-  for (const stray of fresh) lines.push(lineOf(await troubleOf(bench.source, stray)))
-  await bench.surveys.saveStrays(
-    id,
-    bucket,
-    lines,
-    strays.map((stray) => stray.name),
-  )
+  const names = new Set(strays.map(({ stray }) => stray.name.toString('latin1')))
+  const gone = [...known].filter((name) => !names.has(name)).map((name) => Buffer.from(name, 'latin1'))
+  const lines: (QuarantineLine & { bucket: string })[] = []
+  for (const { bucket, stray } of strays) {
+    if (known.has(stray.name.toString('latin1'))) continue
+    lines.push({ ...lineOf(await troubleOf(bench.source, stray)), bucket })
+  }
+  await bench.surveys.saveStrays(id, buckets, lines, gone)
 }
+
+/** Devices that are copied together at most, and for about how long, ms: what a killed engine has in hand. */
+const together = 32
+const handMs = 100
 
 /** Claims and copies until there is nothing to be had. Any engine may call it, at any time. */
 export async function copyPending(bench: Bench, id: string, options: RoundOptions): Promise<void> {
+  const { clock, migrations, signal } = bench
   const lane = async (): Promise<void> => {
-    while (!bench.signal.aborted) {
-      if (!(await bench.migrations.claim(id, (row) => turn(bench, id, row, options)))) return
+    let size = 4
+    while (!signal.aborted) {
+      const startedAt = clock.monotonicMs()
+      if (!(await migrations.claim(id, size, (rows) => turn(bench, id, rows, options)))) return
+      const quick = clock.monotonicMs() - startedAt < handMs
+      size = Math.max(1, Math.min(together, quick ? size * 2 : Math.floor(size / 2)))
     }
   }
   await Promise.all(Array.from({ length: bench.concurrency }, lane))
@@ -113,44 +145,79 @@ async function awaitPending(bench: Bench, id: string, options: RoundOptions): Pr
   bench.signal.throwIfAborted()
 }
 
-const most = 5
-
-/** One device's turn. What concerns it alone ends in its mark; what concerns all is thrown. */
-async function turn(bench: Bench, id: string, row: DeviceRow, options: RoundOptions): Promise<DeviceMark> {
-  const { direction, fresh } = options
-  const out = direction === 'out'
+/** The turn of some devices. What concerns one alone ends in its mark; what concerns all is thrown. */
+async function turn(
+  bench: Bench,
+  id: string,
+  rows: DeviceRow[],
+  options: RoundOptions,
+): Promise<Map<string, DeviceMark>> {
+  const out = options.direction === 'out'
   const [from, to] = out ? [bench.source, bench.target] : [bench.target, bench.source]
+  const { limit, signal } = bench
+  const tools: CopyTools = { from, to, fresh: options.fresh, inspect: out, limit, signal }
+  const copies: DeviceCopy[] = []
+  for (const { device } of rows) {
+    const keep = out ? new Set<string>() : await keptKeys(bench, id, device, options.merge ?? false)
+    copies.push({ device, keep })
+  }
+  const done = await tryTogether(bench, tools, copies)
+  const marks = new Map<string, DeviceMark>()
+  for (const [index, copy] of copies.entries()) {
+    const row = rows[index]
+    const copied = done.get(copy.device)
+    if (copied) marks.set(copy.device, markOf(copied, out))
+    else if (row) marks.set(copy.device, await single(bench, tools, copy, row))
+  }
+  return marks
+}
+
+/** Empty when one of them does not let the others pass: then each is tried alone. */
+async function tryTogether(
+  bench: Bench,
+  tools: CopyTools,
+  copies: DeviceCopy[],
+): Promise<Map<string, CopiedDevice>> {
+  if (copies.length < 2) return new Map()
   try {
-    const keep = out ? new Set<string>() : await keptKeys(bench, id, row.device, options.merge ?? false)
-    const { limit, signal } = bench
-    const copied = await copyDevice({
-      from,
-      to,
-      device: row.device,
-      fresh,
-      keep,
-      inspect: out,
-      limit,
-      signal,
-    })
-    const { states, bytes, digest, users, landmarks, quarantine } = copied
-    return {
-      status: copied.from === '' ? 'removed' : 'moved',
-      sourceFingerprint: out ? copied.from : copied.to,
-      targetFingerprint: out ? copied.to : copied.from,
-      states,
-      bytes,
-      digest,
-      users,
-      landmarks,
-      ...(out ? { quarantine } : {}),
-    }
+    return await copyTogether(tools, copies)
   } catch (error) {
     if (bench.signal.aborted || concernsAll(error)) throw error
-    bench.log.warn({ migration: id, device: row.device, code: codeOf(error) }, 'a device was not copied')
+    return new Map()
+  }
+}
+
+async function single(
+  bench: Bench,
+  tools: CopyTools,
+  copy: DeviceCopy,
+  row: DeviceRow,
+): Promise<DeviceMark> {
+  try {
+    return markOf(await copyDevice(tools, copy), tools.inspect)
+  } catch (error) {
+    if (bench.signal.aborted || concernsAll(error)) throw error
+    bench.log.warn({ device: row.device, code: codeOf(error) }, 'a device was not copied')
     return failedMark(row, error)
   }
 }
+
+function markOf(copied: CopiedDevice, out: boolean): DeviceMark {
+  const { states, bytes, digest, users, landmarks, quarantine } = copied
+  return {
+    status: copied.from === '' ? 'removed' : 'moved',
+    sourceFingerprint: out ? copied.from : copied.to,
+    targetFingerprint: out ? copied.to : copied.from,
+    states,
+    bytes,
+    digest,
+    users,
+    landmarks,
+    ...(out ? { quarantine } : {}),
+  }
+}
+
+const most = 5
 
 /** States of the source that a copy back leaves alone: those that were never moved, and after a storm what was lost. */
 async function keptKeys(bench: Bench, id: string, device: string, merge: boolean): Promise<Set<string>> {

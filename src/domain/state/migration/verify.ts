@@ -43,11 +43,13 @@ export async function verifyStores(options: VerifyOptions): Promise<Verification
 
 async function compare(device: string, result: Verification, options: VerifyOptions): Promise<void> {
   options.signal?.throwIfAborted()
-  const [ours, theirs, held] = await Promise.all([
-    options.source.digests(device, false),
-    options.target.digests(device, true),
+  const [sources, targets, held] = await Promise.all([
+    options.source.digests([device], false),
+    options.target.digests([device], true),
     options.heldKeys(device),
   ])
+  const [ours, theirs] = [sources.get(device), targets.get(device)]
+  if (!ours || !theirs) return
   const expected = linesOf(ours.digests.filter(({ key }) => !held.has(keyText(key))))
   const actual = linesOf(theirs.digests)
   const missing = [...expected.keys()].filter((key) => !actual.has(key))

@@ -118,16 +118,8 @@ async function bringStraggler(bench: Bench, id: string, device: string): Promise
   }
   try {
     const { source: from, target: to, limit, signal } = bench
-    const copied = await copyDevice({
-      from,
-      to,
-      device,
-      fresh: true,
-      keep: new Set(),
-      inspect: true,
-      limit,
-      signal,
-    })
+    const tools = { from, to, fresh: true, inspect: true, limit, signal }
+    const copied = await copyDevice(tools, { device, keep: new Set() })
     await database.query(
       `INSERT INTO state_migration_devices
               (migration, device, bucket, status, source_fingerprint, target_fingerprint, states, bytes, digest, landmarks)

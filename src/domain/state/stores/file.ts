@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs'
 import path from 'node:path'
 import type { Clock } from '../../../core/clock.ts'
 import { bucketOf, isZPushDevice, keyText, type StateKey } from '../state-key.ts'
-import type { Link, MovableStore, StateStore } from '../store.ts'
+import type { DeviceDigests, Link, MovableStore, StateStore } from '../store.ts'
 import { makeFolder, ownerOf, syncFolder, writeAtomically } from './file/atomic-write.ts'
 import { checkSource, checkTarget, dismantle, versionOf } from './file/checks.ts'
 import { createStateDirectory, pathOf, type StateDirectory } from './file/directory.ts'
@@ -64,9 +64,15 @@ export function createFileStore({ root, clock }: FileStoreOptions): MovableStore
       const stated = await directory.stat(bucket, device, leaf.byDevice.get(device) ?? [])
       return { ...stated, states: () => readStates(directory, bucket, stated.entries) }
     },
-    replace: async (device, fill, keep) =>
-      replaceFiles({ directory, device, fill, keep: keep ?? new Set(), owner: await ownerOf(root) }),
-    digests: (device, fresh) => digestFiles(directory, device, fresh),
+    replace: async (devices) => {
+      const owner = await ownerOf(root)
+      for (const work of devices) await replaceFiles({ ...work, directory, owner })
+    },
+    digests: async (devices, fresh) => {
+      const all = new Map<string, DeviceDigests>()
+      for (const device of devices) all.set(device, await digestFiles(directory, device, fresh))
+      return all
+    },
     readStray: (stray) =>
       stray.size > 0 ? createReadStream(pathOf(root, stray.name.toString('latin1'))) : undefined,
     activity: async () => directory.activity(),

@@ -3,7 +3,7 @@ import { copyIn } from '../../../platform/postgres/copy-in.ts'
 import type { Client, Postgres, Queryable } from '../../../platform/postgres/postgres.ts'
 import { STATE_CHANGED } from '../errors.ts'
 import { keyPath, type StateKey } from '../state-key.ts'
-import { type Link, type MovableStore, openVersion, type State, type StateStore } from '../store.ts'
+import { type Link, type MovableStore, openVersion, type Replacement, type State, type StateStore } from '../store.ts'
 import { encodeRows, type Field } from './copy-rows.ts'
 import { check, readActivity, readVersion, writeVersion } from './postgres/checks.ts'
 import { digestRows, listRows, snapshotRows } from './postgres/moves.ts'
@@ -39,14 +39,17 @@ export function createPostgresStore(options: PostgresStoreOptions): MovableStore
     prepare: (version) => writeVersion(database, version),
     survey: (_known, signal) => surveyRows(database, surveySql, signal),
     snapshot: (device) => snapshotRows(database, device),
-    replace: (device, fill, keep) =>
+    replace: (devices) =>
       database.transaction(async (client) => {
-        const version = await touch(client, device)
-        await client.query(removeSql, [device, [...(keep ?? [])]])
+        const versions = await touch(
+          client,
+          devices.map((each) => each.device),
+        )
+        for (const { device, keep } of devices) await client.query(removeSql, [device, [...keep]])
         // The device's row stays even without states: a version that began anew could repeat an old fingerprint.
-        await copyIn(client, copySql, encodeRows(rowsOf(device, version, fill())))
+        await copyIn(client, copySql, encodeRows(rowsOf(devices, versions)))
       }),
-    digests: (device) => digestRows(database, device),
+    digests: (devices) => digestRows(database, devices),
     readStray: () => undefined,
     activity: () => readActivity(database),
     admit: async (parts) => void (await database.query('UPDATE state_gate SET admitted = $1', [parts])),
@@ -57,7 +60,7 @@ export function createPostgresStore(options: PostgresStoreOptions): MovableStore
 function createRows(database: Postgres): Pick<StateStore, 'get' | 'hash' | 'set' | 'clean' | 'list'> {
   const clean = (device: string, key: StateKey, only: boolean, ifMatch?: string): Promise<number> =>
     database.transaction(async (client) => {
-      await touch(client, device)
+      await touch(client, [device])
       if (ifMatch !== undefined) await assertSame(client, device, key, ifMatch)
       const compare = key.counter === 0 ? '>=' : only ? '=' : '<'
       const { rowCount } = await client.query(
@@ -76,7 +79,7 @@ function createRows(database: Postgres): Pick<StateStore, 'get' | 'hash' | 'set'
     hash: (device, key) => hashState(database, device, key),
     set: (device, key, bytes, { ifMatch } = {}) =>
       database.transaction(async (client) => {
-        const version = await touch(client, device)
+        const version = (await touch(client, [device])).get(device) ?? '1'
         if (ifMatch !== undefined) await assertSame(client, device, key, ifMatch)
         await client.query(
           `INSERT INTO states (device, uuid, type, counter, data, sha256, version, updated_at)
@@ -123,15 +126,15 @@ function createLinks(
   }
 }
 
-/** Takes the device's turn and counts its version up. @returns the new version */
-async function touch(client: Client, device: string): Promise<string> {
-  const { rows } = await client.query<{ version: string }>(
-    `INSERT INTO state_devices (device) VALUES ($1)
+/** Takes the devices' turns, in one order for all, and counts their versions up. @returns the new versions */
+async function touch(client: Client, devices: string[]): Promise<Map<string, string>> {
+  const { rows } = await client.query<{ device: string; version: string }>(
+    `INSERT INTO state_devices (device) SELECT device FROM unnest($1::text[]) AS device ORDER BY device COLLATE "C"
      ON CONFLICT (device) DO UPDATE SET version = state_devices.version + 1, changed_at = now()
-     RETURNING version`,
-    [device],
+     RETURNING device, version`,
+    [devices],
   )
-  return rows[0]?.version ?? '1'
+  return new Map(rows.map((row) => [row.device, row.version]))
 }
 
 const surveySql = `
@@ -146,22 +149,21 @@ const removeSql = `DELETE FROM states WHERE device = $1
 const copySql =
   'COPY states (device, uuid, type, counter, data, sha256, version, updated_at) FROM STDIN (FORMAT binary)'
 
-async function* rowsOf(
-  device: string,
-  version: string,
-  states: AsyncIterable<State>,
-): AsyncIterable<Field[]> {
-  for await (const { key, bytes, updatedAtMicros } of states) {
-    yield [
-      { type: 'text', value: device },
-      { type: 'text', value: key.uuid },
-      { type: 'text', value: key.type },
-      { type: 'int8', value: key.counter },
-      { type: 'bytes', value: bytes },
-      { type: 'bytes', value: Buffer.from(sha256(bytes), 'hex') },
-      { type: 'int8', value: Number(version) },
-      { type: 'instant', value: updatedAtMicros },
-    ]
+async function* rowsOf(devices: Replacement[], versions: Map<string, string>): AsyncIterable<Field[]> {
+  for (const { device, fill } of devices) {
+    const version = Number(versions.get(device) ?? 1)
+    for await (const { key, bytes, updatedAtMicros } of fill()) {
+      yield [
+        { type: 'text', value: device },
+        { type: 'text', value: key.uuid },
+        { type: 'text', value: key.type },
+        { type: 'int8', value: key.counter },
+        { type: 'bytes', value: bytes },
+        { type: 'bytes', value: Buffer.from(sha256(bytes), 'hex') },
+        { type: 'int8', value: version },
+        { type: 'instant', value: updatedAtMicros },
+      ]
+    }
   }
 }
 

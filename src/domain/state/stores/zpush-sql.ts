@@ -2,10 +2,10 @@ import { copyIn } from '../../../platform/postgres/copy-in.ts'
 import type { Client, Postgres, Queryable } from '../../../platform/postgres/postgres.ts'
 import { STATE_CHANGED, STATE_DEVICE_INVALID } from '../errors.ts'
 import { keyPath, type StateKey } from '../state-key.ts'
-import type { Link, MovableStore, State, StateEntry, StateStore } from '../store.ts'
+import type { Link, MovableStore, Replacement, State, StateEntry, StateStore } from '../store.ts'
 import { encodeRows, type Field } from './copy-rows.ts'
 import { checkSource, checkTarget, readVersion, refuses, utcNow, writeVersion } from './zpush-sql/checks.ts'
-import { digestRows, lockDevice, readRows, removeRows, snapshotRows } from './zpush-sql/moves.ts'
+import { digestRows, lockDevices, readRows, removeRows, snapshotRows } from './zpush-sql/moves.ts'
 import { readActivity, surveyTables } from './zpush-sql/survey.ts'
 import { createTables, dropTables } from './zpush-sql/tables.ts'
 
@@ -50,13 +50,16 @@ export function createZPushSqlStore(options: ZPushSqlStoreOptions): MovableStore
     },
     survey: (_known, signal) => surveyTables(database, signal),
     snapshot: (device) => snapshotRows(database, device),
-    replace: (device, fill, keep) =>
+    replace: (devices) =>
       database.transaction(async (client) => {
-        await lockDevice(client, device)
-        await removeRows(client, device, keep ?? new Set())
-        await copyIn(client, copySql, encodeRows(rowsOf(device, fill())))
+        await lockDevices(
+          client,
+          devices.map((each) => each.device),
+        )
+        await removeRows(client, devices)
+        await copyIn(client, copySql, encodeRows(rowsOf(devices)))
       }),
-    digests: (device) => digestRows(database, device),
+    digests: (devices) => digestRows(database, devices),
     readStray: () => undefined,
     activity: () => readActivity(database),
     dismantle: () => dropTables(database),
@@ -69,7 +72,7 @@ function createRows(
 ): Pick<StateStore, 'get' | 'hash' | 'set' | 'clean' | 'list'> {
   const set = (device: string, key: StateKey, bytes: Buffer, ifMatch?: string): Promise<void> =>
     database.transaction(async (client) => {
-      await lockDevice(client, device)
+      await lockDevices(client, [device])
       if (ifMatch !== undefined) await assertSame(client, device, key, ifMatch)
       const where = columnsOf(device, key)
       const { rowCount } = await client.query(
@@ -94,7 +97,7 @@ function createRows(
 
   const clean = (device: string, key: StateKey, only: boolean, ifMatch?: string): Promise<number> =>
     database.transaction(async (client) => {
-      await lockDevice(client, device)
+      await lockDevices(client, [device])
       if (ifMatch !== undefined) await assertSame(client, device, key, ifMatch)
       const compare = key.counter === 0 ? '>=' : only ? '=' : '<'
       const { rowCount } = await client.query(
@@ -156,17 +159,19 @@ function createLinks(
 const copySql = `COPY states (device_id, uuid, state_type, counter, state_data, created_at, updated_at)
   FROM STDIN (FORMAT binary)`
 
-async function* rowsOf(device: string, states: AsyncIterable<State>): AsyncIterable<Field[]> {
-  for await (const { key, bytes, updatedAtMicros } of states) {
-    yield [
-      { type: 'text', value: device },
-      key.uuid === '' ? { type: 'null' } : { type: 'text', value: key.uuid },
-      { type: 'text', value: key.type },
-      { type: 'int4', value: key.counter },
-      { type: 'bytes', value: bytes },
-      { type: 'instant', value: updatedAtMicros },
-      { type: 'instant', value: updatedAtMicros },
-    ]
+async function* rowsOf(devices: Replacement[]): AsyncIterable<Field[]> {
+  for (const { device, fill } of devices) {
+    for await (const { key, bytes, updatedAtMicros } of fill()) {
+      yield [
+        { type: 'text', value: device },
+        key.uuid === '' ? { type: 'null' } : { type: 'text', value: key.uuid },
+        { type: 'text', value: key.type },
+        { type: 'int4', value: key.counter },
+        { type: 'bytes', value: bytes },
+        { type: 'instant', value: updatedAtMicros },
+        { type: 'instant', value: updatedAtMicros },
+      ]
+    }
   }
 }
 

@@ -5,8 +5,8 @@ import type { DeviceMark, DeviceRow, QuarantineLine } from '../migration.ts'
 const idleSeconds = 60
 const beatMs = 15_000
 
-/** Locks the next pending device until the transaction ends. */
-export async function claimRow(client: Client, id: string): Promise<DeviceRow | undefined> {
+/** Locks the next pending devices until the transaction ends. */
+export async function claimRows(client: Client, id: string, most: number): Promise<DeviceRow[]> {
   const { rows } = await client.query<{
     device: string
     bucket: string
@@ -21,18 +21,16 @@ export async function claimRow(client: Client, id: string): Promise<DeviceRow | 
             WHERE migration = $1 AND status = 'pending' AND (not_before IS NULL OR not_before <= now())
               AND EXISTS (SELECT FROM state_migrations
                            WHERE id = $1 AND NOT paused AND wanted IS DISTINCT FROM 'cancel')
-            ORDER BY bucket, device LIMIT 1 FOR UPDATE SKIP LOCKED`,
-    values: [id],
+            ORDER BY bucket, device LIMIT $2 FOR UPDATE SKIP LOCKED`,
+    values: [id, most],
   })
-  const row = rows[0]
-  if (!row) return undefined
-  return {
+  return rows.map((row) => ({
     device: row.device,
     bucket: row.bucket,
     tries: row.tries,
     sourceFingerprint: row.source_fingerprint ?? undefined,
     targetFingerprint: row.target_fingerprint ?? undefined,
-  }
+  }))
 }
 
 /** Speaks on the claim's connection while a long copy goes on elsewhere. */
@@ -53,69 +51,71 @@ export function keepAlive(client: Client): { stop(): Promise<void> } {
   }
 }
 
+/** What is not known in a mark stays as it was. */
 const markSql = `
-  UPDATE state_migration_devices
-     SET status = $3, states = $4, bytes = $5, digest = coalesce($6, digest),
-         source_fingerprint = coalesce($7, source_fingerprint), target_fingerprint = coalesce($8, target_fingerprint),
-         users = coalesce($9, users), landmarks = coalesce($10, landmarks), error = $11,
-         tries = CASE WHEN $3 IN ('pending', 'failed') THEN tries + 1 ELSE 0 END,
-         not_before = now() + $12 * interval '1 ms',
-         verified_at = CASE WHEN $3 = 'moved' THEN now() ELSE verified_at END
-   WHERE migration = $1 AND device = $2`
+  UPDATE state_migration_devices d
+     SET status = m.status, states = m.states, bytes = m.bytes, digest = coalesce(m.digest, d.digest),
+         source_fingerprint = coalesce(m.source, d.source_fingerprint),
+         target_fingerprint = coalesce(m.target, d.target_fingerprint),
+         users = CASE WHEN m.users IS NULL THEN d.users
+                      ELSE ARRAY(SELECT decode(u, 'hex') FROM json_array_elements_text(m.users) u) END,
+         landmarks = CASE WHEN m.landmarks IS NULL THEN d.landmarks
+                          ELSE ARRAY(SELECT json_array_elements_text(m.landmarks)) END,
+         error = m.error,
+         tries = CASE WHEN m.status IN ('pending', 'failed') THEN d.tries + 1 ELSE 0 END,
+         not_before = now() + m.retry * interval '1 ms',
+         verified_at = CASE WHEN m.status = 'moved' THEN now() ELSE d.verified_at END
+    FROM json_to_recordset($2::json) AS m (device text, status text, states integer, bytes bigint, digest text,
+           source text, target text, users json, landmarks json, error text, retry float8)
+   WHERE d.migration = $1 AND d.device = m.device`
 
-export async function writeMark(client: Client, id: string, row: DeviceRow, mark: DeviceMark): Promise<void> {
-  const learnt = mark.status === 'moved' || mark.status === 'removed'
-  await client.query({
-    name: 'state-mark',
-    text: markSql,
-    values: [
-      id,
-      row.device,
-      mark.status,
-      mark.states,
-      mark.bytes,
-      mark.digest ?? null,
-      mark.sourceFingerprint ?? null,
-      mark.targetFingerprint ?? null,
-      learnt && mark.quarantine ? mark.users : null,
-      learnt && mark.quarantine ? mark.landmarks : null,
-      mark.error ?? null,
-      mark.retryAfterMs ?? null,
-    ],
-  })
-  if (mark.quarantine) await replaceLines(client, id, row.device, mark.quarantine)
-}
-
-/** The lines of a device's own states; those of strays are kept by their bucket. */
-async function replaceLines(
-  client: Client,
-  id: string,
-  device: string,
-  lines: QuarantineLine[],
-): Promise<void> {
+export async function writeMarks(client: Client, id: string, marks: Map<string, DeviceMark>): Promise<void> {
+  const rows = [...marks].map(([device, mark]) => ({
+    device,
+    status: mark.status,
+    states: mark.states,
+    bytes: mark.bytes,
+    digest: mark.digest,
+    source: mark.sourceFingerprint,
+    target: mark.targetFingerprint,
+    ...(mark.quarantine
+      ? { users: mark.users.map((user) => user.toString('hex')), landmarks: mark.landmarks }
+      : {}),
+    error: mark.error,
+    retry: mark.retryAfterMs,
+  }))
+  await client.query({ name: 'state-mark', text: markSql, values: [id, JSON.stringify(rows)] })
+  const inspected = [...marks].filter(([, mark]) => mark.quarantine)
+  if (inspected.length === 0) return
+  // The lines of a device's own states; those of strays are kept by their bucket.
   await client.query(
     `DELETE FROM state_migration_quarantine
-      WHERE migration = $1 AND device = $2 AND bucket IS NULL AND key IS DISTINCT FROM 'link'`,
-    [id, device],
+      WHERE migration = $1 AND device = ANY($2) AND bucket IS NULL AND key IS DISTINCT FROM 'link'`,
+    [id, inspected.map(([device]) => device)],
   )
-  await addLines(client, id, lines)
+  await addLines(
+    client,
+    id,
+    inspected.flatMap(([, mark]) => mark.quarantine ?? []),
+  )
 }
 
+/** @param lines those of strays with the bucket that they were seen in */
 export async function addLines(
   database: Queryable,
   id: string,
-  lines: QuarantineLine[],
-  bucket?: string,
+  lines: (QuarantineLine & { bucket?: string })[],
 ): Promise<void> {
   if (lines.length === 0) return
   await database.query(
     `INSERT INTO state_migration_quarantine (migration, device, name, reason, held, size, sha256, key, bucket)
-     SELECT $1, l.device, decode(l.name, 'hex'), l.reason, l.held, l.size, l.sha256, l.key, $3
+     SELECT DISTINCT ON (l.device, l.name, l.reason)
+            $1::uuid, l.device, decode(l.name, 'hex'), l.reason, l.held, l.size, l.sha256, l.key, l.bucket
        FROM json_to_recordset($2::json) AS l (device text, name text, reason text, held boolean, size bigint,
-                                              sha256 text, key text)
+                                              sha256 text, key text, bucket text)
      ON CONFLICT (migration, device, name, reason) DO UPDATE
         SET held = excluded.held, size = excluded.size, sha256 = excluded.sha256, key = excluded.key,
             bucket = excluded.bucket`,
-    [id, JSON.stringify(lines.map((line) => ({ ...line, name: line.name.toString('hex') }))), bucket ?? null],
+    [id, JSON.stringify(lines.map((line) => ({ ...line, name: line.name.toString('hex') })))],
   )
 }

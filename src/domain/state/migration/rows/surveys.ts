@@ -9,39 +9,41 @@ export type Side = 'source' | 'target'
 export interface Surveys {
   marks(id: string, side: Side): Promise<Map<string, string>>
   /** Puts the devices that differ from what was verified into `pending`. @returns how many differ */
-  save(id: string, side: Side, survey: BucketSurvey): Promise<number>
+  save(id: string, side: Side, surveys: BucketSurvey[]): Promise<number>
   /** Devices of buckets that are not there any more. @returns how many */
   saveMissing(id: string, side: Side, seen: string[]): Promise<number>
-  /** The names of the bucket's strays that have a line already. */
-  knownStrays(id: string, bucket: string): Promise<Set<string>>
-  /** Brings the lines of the bucket's strays to these; a line without a digest that is there already stays. */
-  saveStrays(id: string, bucket: string, lines: QuarantineLine[], names: Buffer[]): Promise<void>
+  /** The names (Latin-1) of the buckets' strays that have a line already. */
+  knownStrays(id: string, buckets: string[]): Promise<Set<string>>
+  /** Adds lines of strays, and removes those of strays that are gone. */
+  saveStrays(id: string, buckets: string[], lines: StrayLine[], gone: Buffer[]): Promise<void>
   /** Devices whose fingerprint differs from the verified one; changes nothing. */
   changed(id: string, side: Side, survey: BucketSurvey): Promise<Set<string>>
   /** Moved devices of buckets that a survey of the target did not meet: they have nothing left there. */
   unseen(id: string, seen: string[]): Promise<string[]>
 }
 
+export type StrayLine = QuarantineLine & { bucket: string }
+
 export function createSurveys(database: Postgres): Surveys {
   return {
     marks: (id, side) => readMarks(database, id, side),
-    save: (id, side, survey) => database.transaction((client) => saveBucket(client, id, side, survey)),
+    save: (id, side, surveys) => database.transaction((client) => saveBuckets(client, id, side, surveys)),
     saveMissing: (id, side, seen) => saveMissing(database, id, side, seen),
-    knownStrays: async (id, bucket) => {
+    knownStrays: async (id, buckets) => {
       const { rows } = await database.query<{ name: Buffer }>(
-        'SELECT name FROM state_migration_quarantine WHERE migration = $1 AND bucket = $2',
-        [id, bucket],
+        'SELECT name FROM state_migration_quarantine WHERE migration = $1 AND bucket = ANY($2)',
+        [id, buckets],
       )
       return new Set(rows.map((row) => row.name.toString('latin1')))
     },
-    saveStrays: (id, bucket, lines, names) =>
+    saveStrays: (id, buckets, lines, gone) =>
       database.transaction(async (client) => {
         await client.query(
           `DELETE FROM state_migration_quarantine
-            WHERE migration = $1 AND bucket = $2 AND NOT encode(name, 'hex') = ANY($3)`,
-          [id, bucket, names.map((name) => name.toString('hex'))],
+            WHERE migration = $1 AND bucket = ANY($2) AND encode(name, 'hex') = ANY($3)`,
+          [id, buckets, gone.map((name) => name.toString('hex'))],
         )
-        await addLines(client, id, lines, bucket)
+        await addLines(client, id, lines)
       }),
     changed: (id, side, survey) => readChanged(database, id, side, survey),
     unseen: async (id, seen) => {
@@ -65,32 +67,33 @@ async function readMarks(database: Queryable, id: string, side: Side): Promise<M
 
 const pend = `status = 'pending', tries = 0, not_before = NULL`
 
-async function saveBucket(client: Client, id: string, side: Side, survey: BucketSurvey): Promise<number> {
+async function saveBuckets(client: Client, id: string, side: Side, surveys: BucketSurvey[]): Promise<number> {
   const fingerprint = `${side}_fingerprint`
-  const devices = survey.devices.map((each) => each.device)
+  const rows = surveys.flatMap(({ bucket, devices }) => devices.map((each) => ({ ...each, bucket })))
+  const devices = rows.map((row) => row.device)
   // A device that failed is tried again whenever its bucket is looked into.
   const differing = await client.query(
     `INSERT INTO state_migration_devices AS d (migration, device, bucket)
-     SELECT $1, s.device, $2 FROM unnest($3::text[], $4::text[]) AS s (device, fingerprint)
+     SELECT $1, s.device, s.bucket FROM unnest($2::text[], $3::text[], $4::text[]) AS s (device, bucket, fingerprint)
        LEFT JOIN state_migration_devices k ON k.migration = $1 AND k.device = s.device
       WHERE k.device IS NULL OR k.status = 'failed'
          OR (k.status IN ('moved', 'removed') AND k.${fingerprint} IS DISTINCT FROM s.fingerprint)
      ON CONFLICT (migration, device) DO UPDATE SET ${pend}`,
-    [id, survey.bucket, devices, survey.devices.map((each) => each.fingerprint)],
+    [id, devices, rows.map((row) => row.bucket), rows.map((row) => row.fingerprint)],
   )
   const vanished = await client.query(
-    `UPDATE state_migration_devices SET ${pend}
-      WHERE migration = $1 AND bucket = $2 AND NOT device = ANY($3)
-        AND (status = 'failed' OR (status = 'moved' AND ${fingerprint} <> ''))`,
-    [id, survey.bucket, devices],
+    `UPDATE state_migration_devices d SET ${pend}
+      WHERE migration = $1 AND bucket = ANY($2) AND (status = 'failed' OR (status = 'moved' AND ${fingerprint} <> ''))
+        AND NOT EXISTS (SELECT FROM unnest($3::text[]) AS s (device) WHERE s.device = d.device)`,
+    [id, surveys.map((each) => each.bucket), devices],
   )
-  if (survey.mark !== undefined) {
-    await client.query(
-      `INSERT INTO state_migration_buckets (migration, side, bucket, mark) VALUES ($1, $2, $3, $4)
-       ON CONFLICT (migration, side, bucket) DO UPDATE SET mark = excluded.mark`,
-      [id, side, survey.bucket, survey.mark],
-    )
-  }
+  const marked = surveys.filter((each) => each.mark !== undefined)
+  await client.query(
+    `INSERT INTO state_migration_buckets (migration, side, bucket, mark)
+     SELECT $1, $2, s.bucket, s.mark FROM unnest($3::text[], $4::text[]) AS s (bucket, mark)
+     ON CONFLICT (migration, side, bucket) DO UPDATE SET mark = excluded.mark`,
+    [id, side, marked.map((each) => each.bucket), marked.map((each) => each.mark)],
+  )
   return (differing.rowCount ?? 0) + (vanished.rowCount ?? 0)
 }
 

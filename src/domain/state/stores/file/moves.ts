@@ -5,7 +5,7 @@ import { sha256 } from '../../../../core/digest.ts'
 import { codeOf, messageOf } from '../../../../core/errors.ts'
 import { STATE_NOT_FOUND, STATE_SOURCE_UNREADABLE } from '../../errors.ts'
 import { bucketOf, keyPath, keyText } from '../../state-key.ts'
-import type { BucketSurvey, DeviceDigests, Digest, State, StateEntry } from '../../store.ts'
+import type { BucketSurvey, DeviceDigests, Digest, Replacement, State, StateEntry } from '../../store.ts'
 import { makeFolder, type Owner, syncFolder, writeAtomically } from './atomic-write.ts'
 import type { StateDirectory } from './directory.ts'
 import { formatFileName } from './name.ts'
@@ -90,11 +90,8 @@ export async function digestFiles(
   return { fingerprint: stated.fingerprint, digests }
 }
 
-export interface Replacement {
+export interface FileReplacement extends Replacement {
   directory: StateDirectory
-  device: string
-  fill(): AsyncIterable<State>
-  keep: ReadonlySet<string>
   owner: Owner | undefined
 }
 
@@ -106,7 +103,7 @@ const groupFiles = 16
  * Brings the device's files to what `fill` yields. A file that has the bytes already is left alone; what is too much
  * goes last, so that a crash leaves too much rather than too little.
  */
-export async function replaceFiles(work: Replacement): Promise<void> {
+export async function replaceFiles(work: FileReplacement): Promise<void> {
   const bucket = bucketOf(work.device)
   const folder = work.directory.leafPath(bucket)
   const before = (await work.directory.leaf(bucket)).byDevice.get(work.device) ?? []
@@ -132,7 +129,7 @@ export async function replaceFiles(work: Replacement): Promise<void> {
   await syncFolder(folder)
 }
 
-async function writeState(work: Replacement, folder: string, state: State): Promise<void> {
+async function writeState(work: FileReplacement, folder: string, state: State): Promise<void> {
   const file = path.join(folder, formatFileName(work.device, state.key))
   if (readIfFile(file)?.equals(state.bytes)) return
   const { updatedAtMicros } = state

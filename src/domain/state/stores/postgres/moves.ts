@@ -73,13 +73,23 @@ async function* readStates(database: Postgres, device: string, entries: StateEnt
 }
 
 /** Of the data as they are read back, not the column that was written with them. */
-export async function digestRows(database: Queryable, device: string): Promise<DeviceDigests> {
-  const fingerprint = await fingerprintOf(database, device)
-  const { rows } = await database.query<ListedRow>(
-    `SELECT uuid, type, counter, octet_length(data) AS size, encode(sha256(data), 'hex') AS sha256, '0' AS micros
-       FROM states WHERE device = $1`,
-    [device],
+export async function digestRows(database: Queryable, devices: string[]): Promise<Map<string, DeviceDigests>> {
+  const versions = await database.query<{ device: string; version: string }>(
+    'SELECT device, version::text AS version FROM state_devices WHERE device = ANY($1)',
+    [devices],
   )
-  const digests = rows.map((row) => ({ key: keyOf(row), size: row.size, sha256: row.sha256 ?? '' }))
-  return { fingerprint: digests.length === 0 ? '' : fingerprint, digests }
+  const { rows } = await database.query<ListedRow & { device: string }>(
+    `SELECT device, uuid, type, counter, octet_length(data) AS size, encode(sha256(data), 'hex') AS sha256,
+            '0' AS micros
+       FROM states WHERE device = ANY($1)`,
+    [devices],
+  )
+  const all = new Map<string, DeviceDigests>(devices.map((device) => [device, { fingerprint: '', digests: [] }]))
+  const known = new Map(versions.rows.map((row) => [row.device, row.version]))
+  for (const row of rows) {
+    const device = all.get(row.device)
+    device?.digests.push({ key: keyOf(row), size: row.size, sha256: row.sha256 ?? '' })
+    if (device) device.fingerprint = known.get(row.device) ?? ''
+  }
+  return all
 }

@@ -2,13 +2,14 @@ import { createHash } from 'node:crypto'
 import type { Client, Postgres, Queryable } from '../../../../platform/postgres/postgres.ts'
 import { STATE_NOT_FOUND } from '../../errors.ts'
 import { keyPath, keyText, parseType, type StateKey } from '../../state-key.ts'
-import type { DeviceDigests, Snapshot, State, StateEntry } from '../../store.ts'
+import type { DeviceDigests, Replacement, Snapshot, State, StateEntry } from '../../store.ts'
 
 interface Listed extends StateEntry {
   id: number
 }
 
 interface RowOfState {
+  device: string
   id: number
   xmin: string
   uuid: string | null
@@ -21,14 +22,18 @@ interface RowOfState {
 }
 
 const listSql = (more: string): string => `
-  SELECT id_state AS id, xmin::text AS xmin, uuid, state_type AS type, counter,
+  SELECT device_id AS device, id_state AS id, xmin::text AS xmin, uuid, state_type AS type, counter,
          coalesce(octet_length(state_data), 0) AS size,
          (extract(epoch FROM updated_at) * 1000000)::bigint AS micros${more}
-    FROM states WHERE device_id = $1 ORDER BY id_state`
+    FROM states WHERE device_id = ANY($1) ORDER BY id_state`
 
-/** Any two who write the device's states take turns. Waits; ends with the transaction. */
-export async function lockDevice(client: Client, device: string): Promise<void> {
-  await client.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 30))', [`state ${device}`])
+/** Any two who write a device's states take turns, in one order for all. Waits; ends with the transaction. */
+export async function lockDevices(client: Client, devices: string[]): Promise<void> {
+  await client.query(
+    `SELECT pg_advisory_xact_lock(turn) FROM (
+       SELECT DISTINCT hashtextextended('state ' || device, 30) AS turn FROM unnest($1::text[]) AS device ORDER BY 1) turns`,
+    [devices],
+  )
 }
 
 function keyOf(row: RowOfState): StateKey | undefined {
@@ -57,12 +62,12 @@ function entriesOf(rows: RowOfState[]): Listed[] {
 }
 
 export async function readRows(database: Queryable, device: string): Promise<Listed[]> {
-  const { rows } = await database.query<RowOfState>(listSql(''), [device])
+  const { rows } = await database.query<RowOfState>(listSql(''), [[device]])
   return entriesOf(rows)
 }
 
 export async function snapshotRows(database: Postgres, device: string): Promise<Snapshot> {
-  const { rows } = await database.query<RowOfState>(listSql(''), [device])
+  const { rows } = await database.query<RowOfState>(listSql(''), [[device]])
   const entries = entriesOf(rows)
   return { fingerprint: fingerprintOf(rows), entries, states: () => readStates(database, device, entries) }
 }
@@ -102,11 +107,17 @@ export function groupsOf<T extends { size: number }>(entries: T[]): T[][] {
 }
 
 /** The server hashes what it reads back from its tables, so the bytes need not travel. */
-export async function digestRows(database: Queryable, device: string): Promise<DeviceDigests> {
+export async function digestRows(database: Queryable, devices: string[]): Promise<Map<string, DeviceDigests>> {
   const { rows } = await database.query<RowOfState>(
     listSql(`, encode(sha256(coalesce(state_data, '')), 'hex') AS sha256`),
-    [device],
+    [devices],
   )
+  const byDevice = new Map<string, RowOfState[]>(devices.map((device) => [device, []]))
+  for (const row of rows) byDevice.get(row.device)?.push(row)
+  return new Map([...byDevice].map(([device, own]) => [device, digestsOf(own)]))
+}
+
+function digestsOf(rows: RowOfState[]): DeviceDigests {
   const digests = rows.flatMap((row) => {
     const key = keyOf(row)
     return key ? [{ key, size: row.size, sha256: row.sha256 ?? '' }] : []
@@ -114,15 +125,16 @@ export async function digestRows(database: Queryable, device: string): Promise<D
   return { fingerprint: fingerprintOf(rows), digests: newestOnly(digests) }
 }
 
-export async function removeRows(client: Client, device: string, keep: ReadonlySet<string>): Promise<void> {
-  if (keep.size === 0) {
-    await client.query('DELETE FROM states WHERE device_id = $1', [device])
-    return
+export async function removeRows(client: Client, devices: Replacement[]): Promise<void> {
+  const all = devices.filter(({ keep }) => keep.size === 0).map(({ device }) => device)
+  if (all.length > 0) await client.query('DELETE FROM states WHERE device_id = ANY($1)', [all])
+  for (const { device, keep } of devices) {
+    if (keep.size === 0) continue
+    const { rows } = await client.query<RowOfState>(listSql(''), [[device]])
+    const doomed = rows.filter((row) => {
+      const key = keyOf(row)
+      return key && !keep.has(keyText(key))
+    })
+    await client.query('DELETE FROM states WHERE id_state = ANY($1)', [doomed.map((row) => row.id)])
   }
-  const { rows } = await client.query<RowOfState>(listSql(''), [device])
-  const doomed = rows.filter((row) => {
-    const key = keyOf(row)
-    return key && !keep.has(keyText(key))
-  })
-  await client.query('DELETE FROM states WHERE id_state = ANY($1)', [doomed.map((row) => row.id)])
 }
