@@ -1,5 +1,4 @@
 import { type Clock, createSystemClock } from '../core/clock.ts'
-import { messageOf } from '../core/errors.ts'
 import { createReleasers, type Releasers } from '../core/lifecycle.ts'
 import type { Config } from '../platform/config/config.ts'
 import { createLog, type Log } from '../platform/log.ts'
@@ -8,6 +7,7 @@ import { createPostgres, type Postgres } from '../platform/postgres/postgres.ts'
 import type { BullmqBackend } from '../platform/queues/backends/bullmq.ts'
 import type { Ledger } from '../platform/queues/ledger.ts'
 import { createLedger } from '../platform/queues/ledger-postgres.ts'
+import { createTroubleLog } from '../platform/trouble-log.ts'
 import type { WakeBus } from '../platform/wake-bus.ts'
 import { createBackend, createWakeBus } from './compose/engines.ts'
 
@@ -44,7 +44,8 @@ export function createGround(config: Config, options: GroundOptions): Ground {
   const clock = createSystemClock()
   const log = createLog({ level: config.logLevel, process: options.process }).child(options.fields ?? {})
   const releasers = createReleasers((message) => log.warn(message), 2_000)
-  const onError = (error: Error): void => log.warn({ reason: messageOf(error) }, 'a connection has trouble')
+  const troubles = createTroubleLog(log, clock)
+  const onError = (error: Error): void => troubles.tell('a connection has trouble', error)
   const postgres = createPostgres({
     url: options.databaseUrl,
     max: options.connections,

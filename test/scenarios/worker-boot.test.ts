@@ -1,10 +1,11 @@
 import path from 'node:path'
 import { expect, test } from 'vitest'
 import { createSystemClock } from '../../src/core/clock.ts'
+import { migrate } from '../../src/platform/postgres/migrate.ts'
 import { testDatabase } from '../support/databases.ts'
-import { eventually, projectRoot, spawnBaton } from '../support/processes.ts'
-import { startPostgres, startRedis } from '../support/servers.ts'
-import { openSite } from '../support/workers.ts'
+import { type BatonProcess, eventually, projectRoot, spawnBaton } from '../support/processes.ts'
+import { type PrivateServer, startPostgres, startRedis } from '../support/servers.ts'
+import { openSite, type Site } from '../support/workers.ts'
 
 const jobs = (file: string) => path.join(projectRoot, 'test/fixtures/jobs', file)
 const clock = createSystemClock()
@@ -84,6 +85,88 @@ test('a worker that never becomes ready ends with 1', async () => {
   expect(code).toBe(1)
   expect(worker.lines.some((line) => line.includes('WORKER_NEVER_READY'))).toBe(true)
   expect(await site.nodes()).toEqual([])
+})
+
+/** What a store can do to a boot: not be there, or be there and never answer. */
+const troubles = {
+  refuses: {
+    begin: (server: PrivateServer) => server.kill(),
+    end: (server: PrivateServer) => server.restart(),
+  },
+  'never answers': {
+    begin: (server: PrivateServer) => server.freeze(true),
+    end: (server: PrivateServer) => server.freeze(false),
+  },
+}
+const kinds = Object.keys(troubles) as (keyof typeof troubles)[]
+const waitingLines = (worker: BatonProcess) => worker.lines.filter((line) => line.includes('"waiting for'))
+const childPids = async (site: Site) => (await site.nodes())[0]?.children.map((child) => child.pid)
+
+test.each(kinds)(
+  'a Redis that %s at the boot is waited for, visibly, and a stop is not held up',
+  async (kind) => {
+    const site = await openSite({ engine: 'redis' })
+    const redis = site.redis as PrivateServer
+    const id = await site.enqueue('sleep', { ms: 1 })
+    await troubles[kind].begin(redis)
+    const worker = site.spawnWorker({ SHUTDOWN_MS: '2000' })
+    await worker.waitForLine(/"waiting for Redis/)
+    await eventually(async () => {
+      const [node] = await site.nodes()
+      expect(node?.state).toBe('waiting')
+      expect(node?.children.map((child) => child.state)).toEqual(['waiting', 'waiting'])
+    })
+    const pids = await childPids(site)
+    const other = site.spawnWorker({ SHUTDOWN_MS: '2000' })
+    await other.waitForLine(/"waiting for Redis/)
+    const stoppedAt = clock.monotonicMs()
+    other.signal('SIGTERM')
+    expect((await other.exit).code).toBe(0)
+    expect(clock.monotonicMs() - stoppedAt).toBeLessThan(2_000)
+    await troubles[kind].end(redis)
+    const backAt = clock.monotonicMs()
+    await worker.waitForLine(/child is up/)
+    await site.jobIs(id, 'completed')
+    const tookMs = Math.round(clock.monotonicMs() - backAt)
+    console.log(`a Redis that ${kind} at the boot: jobs run ${tookMs} ms after its return`)
+    expect(tookMs).toBeLessThan(2_500)
+    expect(await childPids(site)).toEqual(pids)
+    expect(waitingLines(worker)).toHaveLength(1)
+    expect(worker.lines.filter((line) => /trouble/.test(line)).length).toBeLessThan(10)
+    worker.signal('SIGTERM')
+    expect((await worker.exit).code).toBe(0)
+  },
+)
+
+test('a Postgres that carries the queue and goes away in the middle of the boot is waited for', async () => {
+  const postgres = await startPostgres()
+  await migrate(postgres.url)
+  const site = await openSite({ engine: 'postgres', databaseUrl: postgres.url })
+  for (const kind of kinds) {
+    const id = await site.enqueue('sleep', { ms: 1 })
+    const worker = site.spawnWorker({ SHUTDOWN_MS: '2000' })
+    // The master stands in its row, its children are on their way.
+    await eventually(async () => expect((await site.nodes())[0]?.pid).toBe(worker.pid), { everyMs: 5 })
+    await troubles[kind].begin(postgres)
+    await worker.waitForLine(/"waiting for Postgres/)
+    await troubles[kind].end(postgres)
+    const backAt = clock.monotonicMs()
+    await worker.waitForLine(/child is up/)
+    await site.jobIs(id, 'completed')
+    const tookMs = Math.round(clock.monotonicMs() - backAt)
+    console.log(`a Postgres that ${kind} during the boot: jobs run ${tookMs} ms after its return`)
+    expect(tookMs).toBeLessThan(2_500)
+    expect(worker.lines.filter((line) => line.includes('child died'))).toEqual([])
+    expect(waitingLines(worker)).toHaveLength(1)
+    await troubles[kind].begin(postgres)
+    const stoppedAt = clock.monotonicMs()
+    worker.signal('SIGTERM')
+    await worker.exit
+    const stopMs = clock.monotonicMs() - stoppedAt
+    await troubles[kind].end(postgres)
+    expect(stopMs).toBeLessThan(2_000)
+    await site.query('DELETE FROM nodes')
+  }
 })
 
 test('a Redis that evicts is warned of', async () => {

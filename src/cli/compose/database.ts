@@ -88,12 +88,24 @@ export async function assertDatabaseReady(
   { postgres, clock, log }: { postgres: Postgres; clock: Clock; log: Log },
   limitMs: number,
 ): Promise<void> {
+  await waitForPostgres(
+    async () => {
+      await assertMigrated(postgres)
+      if (!config.redisUrl) await assertQueuesMigrated(postgres.url)
+    },
+    { clock, log, limitMs },
+  )
+}
+
+/** Repeats the work until Postgres answers it. @throws what it threw last, after `limitMs`; other errors at once */
+export async function waitForPostgres(
+  work: () => Promise<void>,
+  { clock, log, limitMs }: { clock: Clock; log: Log; limitMs: number },
+): Promise<void> {
   const untilMs = clock.monotonicMs() + limitMs
   for (let attempt = 1; ; attempt++) {
     try {
-      await assertMigrated(postgres)
-      if (!config.redisUrl) await assertQueuesMigrated(postgres.url)
-      return
+      return await work()
     } catch (error) {
       const mayHeal = patience.has(codeOf(error) ?? '')
       if (!mayHeal || clock.monotonicMs() + retryMs > untilMs) throw error

@@ -1,17 +1,18 @@
-import { messageOf } from '../../core/errors.ts'
 import type { Service } from '../../core/lifecycle.ts'
 import { createReconciler } from '../../platform/queues/reconcile.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
 import { createScheduler } from '../../platform/queues/schedule.ts'
+import { createTroubleLog } from '../../platform/trouble-log.ts'
 import type { Ground } from '../compose.ts'
 
 /** What brings in work by itself. Every master runs it; Postgres sees to it that one of them does each thing. */
 export function createIntake(ground: Ground, registry: Registry): Service[] {
   const { config, postgres, ledger, backend, clock, log } = ground
+  const troubles = createTroubleLog(log, clock)
   const onError =
     (what: string) =>
     (error: unknown): void =>
-      log.warn({ reason: messageOf(error) }, `${what} has trouble and tries again`)
+      troubles.tell(`${what} has trouble and tries again`, error)
   return [
     createReconciler({
       postgres,

@@ -13,12 +13,13 @@ import { createShutdownHooks, type ShutdownHook } from '../../platform/processes
 import { exitProcess } from '../../platform/processes/signals.ts'
 import { createLedger } from '../../platform/queues/ledger-postgres.ts'
 import { readEvictionPolicy } from '../../platform/redis-eviction.ts'
+import { createTroubleLog } from '../../platform/trouble-log.ts'
 import { createDeadRunners } from '../../runtime/worker/dead-runner.ts'
 import { createWorkerMaster, type WorkerMaster } from '../../runtime/worker/master.ts'
 import { readVersion } from '../cli.ts'
 import { createGround, type Ground } from '../compose.ts'
 import { chooseQueues, loadJobs } from '../load-jobs.ts'
-import { assertDatabaseReady, openDatabase, stateFolder } from './database.ts'
+import { assertDatabaseReady, openDatabase, stateFolder, waitForPostgres } from './database.ts'
 import { createIntake } from './intake.ts'
 
 export interface ComposedMaster {
@@ -76,11 +77,12 @@ interface Parts {
 function createMaster({ ground, intake, close, print, databaseUrl }: Parts): WorkerMaster {
   const { config, clock, log, backend } = ground
   const id = randomUUID()
+  const troubles = createTroubleLog(log, clock)
   const postgres = createPostgres({
     ...pulse,
     url: databaseUrl,
     applicationName: 'baton worker pulse',
-    onError: (error) => log.warn({ reason: messageOf(error) }, 'a connection has trouble'),
+    onError: (error) => troubles.tell('the connection of the heartbeat has trouble', error),
   })
   ground.releasers.add('pulse', () => postgres.close())
   const ledger = createLedger({ postgres, clock })
@@ -113,6 +115,7 @@ function createMaster({ ground, intake, close, print, databaseUrl }: Parts): Wor
     hooks: createShutdownHooks({ hooks: shutdownHooks(), debts, clock, log }),
     shutdownMs: config.shutdownMs,
     close,
+    patiently: (work) => waitForPostgres(work, { clock, log, limitMs: config.bootTimeoutMs }),
     print,
     exit: exitProcess,
     clock,

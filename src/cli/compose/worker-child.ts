@@ -21,6 +21,9 @@ export interface ComposedChild {
   log: Log
 }
 
+/** An engine that is away is waited for; a child that gave up would only be forked again, to wait. */
+const patienceMs = 86_400_000
+
 /** A child of the worker: runs jobs under the runner that its master gave it. */
 export async function composeWorkerChild(config: Config, identity: ChildIdentity): Promise<ComposedChild> {
   // The master has made sure, and passes on the one that it started itself.
@@ -49,7 +52,7 @@ export async function composeWorkerChild(config: Config, identity: ChildIdentity
     runner: identity.runner,
     concurrency: config.workerConcurrency,
     queues,
-    limits: { handBackMs: divideGrace(plan.killMs - plan.interruptMs).handBackMs },
+    limits: { handBackMs: divideGrace(plan.killMs - plan.interruptMs).handBackMs, startMs: patienceMs },
   })
   const push = createPushSending(ground, identity.runner, plan.killMs)
   return { workload: asWorkload({ runner, push }, queues, ground), clock: ground.clock, log: ground.log }
@@ -58,10 +61,14 @@ export async function composeWorkerChild(config: Config, identity: ChildIdentity
 function asWorkload(
   { runner, push }: { runner: JobRunner; push: PushWorker },
   queues: string[],
-  { clock, releasers }: Pick<ReturnType<typeof createGround>, 'clock' | 'releasers'>,
+  { backend, clock, releasers }: Pick<ReturnType<typeof createGround>, 'backend' | 'clock' | 'releasers'>,
 ): Workload {
   return {
     queues,
+    engine: {
+      name: backend.engine === 'redis' ? 'Redis' : 'Postgres',
+      ping: (limitMs) => backend.ping(limitMs),
+    },
     start: async () => {
       await Promise.all([runner.start(), push.start()])
     },

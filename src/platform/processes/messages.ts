@@ -17,6 +17,8 @@ export type EndCause = 'stop' | 'roll' | 'boot' | 'watchdog'
 /** What a child tells the master. */
 export type Report =
   | { type: 'ready'; queues: string[] }
+  /** After `start`: the queue engine does not answer, and it goes on asking. */
+  | WaitingReport
   /** After `start`: it fetches. */
   | { type: 'started' }
   | { type: 'beat'; active: ActiveJob[]; rssBytes: number }
@@ -24,6 +26,13 @@ export type Report =
   | { type: 'left' }
   /** It cannot start; it ends right after. */
   | { type: 'failed'; code: string; message: string }
+
+export interface WaitingReport {
+  type: 'waiting'
+  /** The engine's name, for people. */
+  for: string
+  reason: string
+}
 
 export interface ActiveJob {
   id: string

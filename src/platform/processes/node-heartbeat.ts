@@ -4,7 +4,8 @@ import { withLimit } from '../../core/lifecycle.ts'
 import type { Log } from '../log.ts'
 import type { Postgres } from '../postgres/postgres.ts'
 
-export type NodeState = 'starting' | 'up' | 'quiet' | 'stopping'
+/** `waiting`: the queue engine does not answer its children, so none takes jobs. */
+export type NodeState = 'starting' | 'waiting' | 'up' | 'quiet' | 'stopping'
 
 export interface NodeChild {
   runner: string

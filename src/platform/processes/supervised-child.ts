@@ -2,7 +2,7 @@ import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
 import type { ChildExit, ChildIdentity, Fork } from './child.ts'
-import type { ActiveJob, Command, EndCause, Report } from './messages.ts'
+import type { ActiveJob, Command, EndCause, Report, WaitingReport } from './messages.ts'
 
 export type ChildState =
   | 'booting'
@@ -10,6 +10,8 @@ export type ChildState =
   | 'ready'
   /** Was told to take jobs, and connects to the queues. */
   | 'starting'
+  /** As starting, but the queue engine does not answer. */
+  | 'waiting'
   | 'up'
   | 'quiet'
   /** Quiet, and ends when nothing is left: the old child of a roll. */
@@ -48,8 +50,18 @@ export interface SupervisedChildOptions {
   bootTimeoutMs: number
   /** Records the runner. The child takes jobs after it, or stays quiet when it answers false. */
   admit(child: SupervisedChild): Promise<boolean>
+  /** It cannot take jobs yet, since a store does not answer. */
+  onWaiting(report: WaitingReport): void
   clock: Clock
   log: Log
+}
+
+/** How long a child may wait for its record before that is told, ms. */
+const sayUnrecordedMs = 1_000
+const unrecordedReport: WaitingReport = {
+  type: 'waiting',
+  for: 'Postgres',
+  reason: 'a new child cannot be recorded',
 }
 
 const stateAfter = {
@@ -95,7 +107,8 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
   const onReady = async (): Promise<void> => {
     clearTimeout(bootTimer)
     child.state = 'ready'
-    const mayStart = await options.admit(child)
+    const unrecorded = setTimeout(() => options.onWaiting(unrecordedReport), sayUnrecordedMs)
+    const mayStart = await options.admit(child).finally(() => clearTimeout(unrecorded))
     if ((child.state as ChildState) !== 'ready') return
     child.command({ type: mayStart ? 'start' : 'quiet' })
     upAt = clock.monotonicMs()
@@ -105,6 +118,7 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
     missed = 0
     note(child, report, options.log)
     if (report.type === 'started') settleUp(true)
+    if (report.type === 'waiting') options.onWaiting(report)
     if (report.type === 'ready' && child.state === 'booting') {
       onReady().catch((error: unknown) =>
         options.log.error({ slot: child.slot, reason: messageOf(error) }, 'child cannot be started'),
@@ -134,7 +148,10 @@ function note(child: Mutable<SupervisedChild>, report: Report, log: Log): void {
       child.queues = report.queues
       break
     case 'started':
-      if (child.state === 'starting') child.state = 'up'
+      if (child.state === 'starting' || child.state === 'waiting') child.state = 'up'
+      break
+    case 'waiting':
+      if (child.state === 'starting') child.state = 'waiting'
       break
     case 'beat':
       child.active = report.active

@@ -5,10 +5,10 @@ import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
 import type { ChildExit, Fork } from './child.ts'
 import { WORKER_NEVER_READY } from './errors.ts'
-import { beatMs } from './messages.ts'
+import { beatMs, type WaitingReport } from './messages.ts'
 import { createRoll, type Roll, type RollLimits, type RollSlot } from './roll.ts'
 import { createSlot, type Slot } from './slot.ts'
-import { createSupervisedChild, type SupervisedChild } from './supervised-child.ts'
+import { type ChildState, createSupervisedChild, type SupervisedChild } from './supervised-child.ts'
 import { createWatch } from './watch.ts'
 
 /** Keeps a child in every slot. Knows nothing of jobs. docs/protocols/worker-stop.md is its law. */
@@ -53,6 +53,8 @@ export interface SupervisorOptions {
   record(child: SupervisedChild): Promise<void>
   /** The child is dead: hand back what it held. */
   onDeath(child: SupervisedChild, exit: ChildExit): Promise<void>
+  /** A child cannot take jobs yet, since the queue engine does not answer it. */
+  onWaiting?(report: WaitingReport): void
   /** A child is up. */
   onUp(child: SupervisedChild): void
   /** No child was ever ready, and there is no reason to hope. */
@@ -64,6 +66,8 @@ export interface SupervisorOptions {
 
 /** The exit code of a child that was told to hand back and could not. */
 const forcedCode = 75
+/** Of children that take jobs, or will. */
+const takesJobs: ReadonlySet<ChildState> = new Set(['starting', 'waiting', 'up'])
 /** So many boots of a slot may fail before the master gives up, when none ever worked. */
 const hopelessBoots = 3
 
@@ -97,7 +101,7 @@ export function createSupervisor(options: SupervisorOptions): Supervisor {
     quiet: () => {
       crew.isQuiet = true
       for (const child of children) {
-        if (child.state === 'up' || child.state === 'starting') child.command({ type: 'quiet' })
+        if (takesJobs.has(child.state)) child.command({ type: 'quiet' })
       }
     },
     roll: () => crew.roll.request(),
@@ -170,6 +174,7 @@ function launch(crew: Crew, slotNumber: number): SupervisedChild {
       await options.record(ready)
       return !crew.isQuiet
     },
+    onWaiting: (report) => options.onWaiting?.(report),
     clock: options.clock,
     log: options.log,
   })
@@ -236,6 +241,8 @@ function drain(crew: Crew): void {
     if (child.upForMs() === undefined) child.kill('stop')
     else if (child.state !== 'interrupted') child.command({ type: 'drain' })
   }
+  // There may be none: all wait for their next fork, or the boot has not come so far.
+  settleGone(crew)
 }
 
 function settleGone(crew: Crew): void {

@@ -3,6 +3,7 @@ import { messageOf } from '../../core/errors.ts'
 import { withLimit } from '../../core/lifecycle.ts'
 import type { Log } from '../log.ts'
 import type { Postgres } from '../postgres/postgres.ts'
+import { createTroubleLog } from '../trouble-log.ts'
 import type { WakeBus } from '../wake-bus.ts'
 import { type ActiveRun, createActiveRun, linesOf, loseRun, stopRun } from './active-run.ts'
 import { type ActiveJob, type ActiveRuns, createActiveRuns } from './active-runs.ts'
@@ -191,7 +192,8 @@ function createConsumers<Deps>(
   runs: ActiveRuns,
   onDelivery: (delivery: Delivery) => Promise<Disposition>,
 ): Consumer[] {
-  const { backend, log, runner, concurrency, registry } = options
+  const { backend, runner, concurrency, registry } = options
+  const troubles = createTroubleLog(options.log, options.clock)
   return [...new Set(options.queues ?? registry.queues)].map((queue) =>
     backend.consume({
       queue,
@@ -201,7 +203,7 @@ function createConsumers<Deps>(
       onLost: (id) => {
         for (const run of runs) if (run.delivery.id === id) void onLost(options, run)
       },
-      onError: (error) => log.warn({ queue, reason: messageOf(error) }, 'the queue engine has trouble'),
+      onError: (error) => troubles.tell(`the engine of the queue ${queue} has trouble`, error),
     }),
   )
 }

@@ -9,6 +9,8 @@ import { divideGrace, planStop } from '../../platform/processes/stop-plan.ts'
 /** The jobs of a child: what the master's commands are carried out on. */
 export interface Workload {
   readonly queues: readonly string[]
+  /** What carries the queues; `ping` rejects when it does not answer within `limitMs`. */
+  readonly engine: { readonly name: string; ping(limitMs: number): Promise<void> }
   start(): Promise<void>
   /** Fetches nothing new. */
   quiet(): void
@@ -39,6 +41,9 @@ export interface WorkerChildOptions {
 const forcedCode = 75
 const pollMs = 50
 const goodbyeMs = 300
+/** For an answer of the queue engine at the start, and the pause between two questions, ms. */
+const askMs = 1_000
+const askEveryMs = 200
 
 /** Says `ready`, then obeys the master until it is told to end, or the master is dead. */
 export function runWorkerChild(given: WorkerChildOptions): void {
@@ -51,6 +56,8 @@ export function runWorkerChild(given: WorkerChildOptions): void {
 
   let isQuiet = false
   const start = async (): Promise<void> => {
+    await untilEngineAnswers(options, send, leaving.begun)
+    if (leaving.begun.aborted) return
     await workload.start()
     // What was said during the start counts: a consumer that had not begun could not be quieted.
     if (isQuiet) workload.quiet()
@@ -94,6 +101,25 @@ export function runWorkerChild(given: WorkerChildOptions): void {
 }
 
 /**
+ * Consumers that begin while the engine is away would look as if they took jobs, so they begin when it answers. Each
+ * child asks by itself: one that is forked during an outage waits too, and is not taken for one that cannot start.
+ */
+async function untilEngineAnswers(
+  { workload: { engine }, clock }: WorkerChildOptions,
+  send: (report: Report) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let attempt = 1; !signal.aborted; attempt++) {
+    try {
+      return await engine.ping(askMs)
+    } catch (error) {
+      if (attempt === 1) send({ type: 'waiting', for: engine.name, reason: messageOf(error) })
+      await clock.sleep(askEveryMs, signal)
+    }
+  }
+}
+
+/**
  * Tells of an end that the child did not bring about itself, naming the jobs, while their handler is on the stack.
  *
  * @returns what the child ends itself with
@@ -117,6 +143,8 @@ function withFarewell({ workload, log, exit, onExit }: WorkerChildOptions): Exit
 
 /** The ways out of a child. Each may follow the ones before it; the first to come to an end ends the process. */
 interface Leaving {
+  /** Aborted by the first of them. */
+  readonly begun: AbortSignal
   retire(): void
   drain(): void
   interrupt(reason: string, graceMs: number): void
@@ -126,6 +154,7 @@ interface Leaving {
 
 function createLeaving(options: WorkerChildOptions): Leaving {
   const { port, workload, log, clock, exit } = options
+  const begun = new AbortController()
   let interrupted = false
   let left = false
 
@@ -164,13 +193,16 @@ function createLeaving(options: WorkerChildOptions): Leaving {
     if (workload.busy()) code = forcedCode
     await leave(code, graceMs * 0.1)
   }
-  const run = (work: Promise<void>): void =>
-    void work.catch((error: unknown) => {
+  const run = (work: Promise<void>): void => {
+    begun.abort()
+    work.catch((error: unknown) => {
       log.error({ reason: messageOf(error) }, 'the child could not end in order')
       exit(forcedCode)
     })
+  }
 
   return {
+    begun: begun.signal,
     retire: () => run(retire()),
     drain: () => run(drain()),
     interrupt: (reason, graceMs) => run(interrupt(reason, graceMs)),

@@ -27,6 +27,8 @@ export interface WorkerMasterOptions
   shutdownMs: number
   /** Ends what the process itself keeps: pools, an embedded server. */
   close(limitMs: number): Promise<void>
+  /** Repeats what Postgres does not answer, until the boot timeout: it may go away in the middle of a boot. */
+  patiently(work: () => Promise<void>): Promise<void>
   /** Shows a line to whoever sent USR1. */
   print(line: string): void
   exit: ExitProcess
@@ -47,12 +49,21 @@ export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
   const { log, intake } = options
   let state: NodeState = 'starting'
   let ended = false
+  /** For the one line of a wait, which every child would tell. */
+  let isWaiting = false
 
   const heartbeat = options.createHeartbeat(() => viewOf(state, supervisor.children()))
   const supervisor = createSupervisor({
     ...options,
     record: () => heartbeat.record(),
+    onWaiting: (report) => {
+      void heartbeat.record()
+      if (isWaiting) return
+      isWaiting = true
+      log.warn({ reason: report.reason }, `waiting for ${report.for}: no job runs here before it answers`)
+    },
     onUp: () => {
+      isWaiting = false
       void heartbeat.record()
       if (state !== 'starting') return
       state = 'up'
@@ -79,9 +90,9 @@ export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
 
   return {
     start: async () => {
-      await options.hooks.settle()
+      await options.patiently(() => options.hooks.settle())
       if (ended) return
-      await heartbeat.start()
+      await options.patiently(() => heartbeat.start())
       if (!ended) supervisor.start()
     },
     stop: (signal) => {
@@ -113,8 +124,10 @@ function startService(service: Service, log: Log): void {
 }
 
 function viewOf(state: NodeState, children: SupervisedChild[]): NodeView {
+  const some = (wanted: SupervisedChild['state']): boolean => children.some((child) => child.state === wanted)
+  const waits = (state === 'starting' || state === 'up') && some('waiting') && !some('up')
   return {
-    state,
+    state: waits ? 'waiting' : state,
     runners: children.map((child) => child.runner),
     children: children.map((child) => ({
       runner: child.runner,
@@ -128,8 +141,9 @@ function viewOf(state: NodeState, children: SupervisedChild[]): NodeView {
 }
 
 /** What every child is doing, a line each. Ids and names only, no payloads. */
-function* describe(state: NodeState, supervisor: Supervisor): Generator<string> {
+function* describe(given: NodeState, supervisor: Supervisor): Generator<string> {
   const children = supervisor.children()
+  const { state } = viewOf(given, children)
   yield `worker is ${state}, ${children.length} children`
   for (const child of children) {
     const up = child.upForMs()

@@ -2,6 +2,7 @@ import { type Logger, pino } from 'pino'
 import { expect, onTestFinished, test } from 'vitest'
 import { createSystemClock } from '../../../src/core/clock.ts'
 import type { BatonError } from '../../../src/core/errors.ts'
+import { withLimit } from '../../../src/core/lifecycle.ts'
 import { createFork } from '../../../src/platform/processes/child.ts'
 import type { RollLimits } from '../../../src/platform/processes/roll.ts'
 import { createSupervisor, type Loss, lossOf } from '../../../src/platform/processes/supervisor.ts'
@@ -187,6 +188,13 @@ test('a stop during a roll ends old and new children, and forks no more', async 
   await rolled
   expect(supervisor.children()).toEqual([])
   expect(supervisor.unclean).toBe(0)
+})
+
+test('a stop while no child lives has nothing to wait for', async () => {
+  const { supervisor } = setUp()
+  const gone = supervisor.gone()
+  supervisor.drain()
+  await withLimit(gone, 1_000)
 })
 
 test('a child that is drained finishes its job and ends with 0', async () => {
