@@ -15,6 +15,7 @@ import { createVapid } from '../../domain/push/providers/webpush/vapid.ts'
 import { createWebpushProvider } from '../../domain/push/providers/webpush.ts'
 import { createPushWorker, type PushWorker } from '../../domain/push/push-worker.ts'
 import { createHttpSender } from '../../domain/push/sender/http-sender.ts'
+import { createStatistics } from '../../domain/push/statistics.ts'
 import type { TransportKind } from '../../domain/push/transport.ts'
 import { createWakes } from '../../domain/push/wakes.ts'
 import type { Authenticator } from '../../platform/access.ts'
@@ -45,7 +46,7 @@ export function createPushIntake(ground: Ground) {
   }
 }
 
-/** The part of pushes in the web tier. `listens` is to be started with it, and settled when it stops. */
+/** The part of pushes in the web tier. */
 export function createPushWeb(ground: Ground, authenticator: Authenticator, maxListens: number) {
   const { postgres, wakeBus, clock, log, metrics, config } = ground
   const intake = createPushIntake(ground)
@@ -68,7 +69,21 @@ export function createPushWeb(ground: Ground, authenticator: Authenticator, maxL
     allowPrivate: config.pushAllowPrivate,
     maxListens,
   })
-  return { plugin, listens }
+  const statistics = createStatistics({ postgres, clock, log })
+  return {
+    plugin,
+    /** Before the server takes requests. */
+    start: async () => {
+      await listens.start()
+      await statistics.start()
+    },
+    /** Answers the listens that wait; they would hold up the end of the requests under way. */
+    settle: () => listens.settle(),
+    stop: async () => {
+      await listens.stop()
+      await statistics.stop()
+    },
+  }
 }
 
 /** The part of pushes in a worker's child. */

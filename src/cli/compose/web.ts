@@ -100,16 +100,15 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
 
   const start = async (): Promise<{ url: string }> => {
     await heartbeat.start()
-    await push.listens.start()
+    await push.start()
     return web.start()
   }
   const stop = async (): Promise<boolean> => {
     stopping = true
     void heartbeat.record()
-    // Listens that wait would hold up the end of the requests under way.
-    push.listens.settle()
+    push.settle()
     const clean = await stopWeb(web, log)
-    await push.listens.stop()
+    await push.stop()
     await heartbeat.stop(leaveMs / 2)
     await releasers.release()
     await database.close()

@@ -8,6 +8,7 @@ import { alarmQueue, shardsOfAlarm } from './alarms.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { prunePushes } from './prune.ts'
 import { allShards } from './shard.ts'
+import { refreshStatistics } from './statistics.ts'
 
 /** What a worker process does for pushes: it answers alarms, and sweeps for what no alarm tells. */
 export interface PushWorker extends Service {
@@ -48,6 +49,7 @@ export function createPushWorker(options: PushWorkerOptions): PushWorker {
     while (!stopping.signal.aborted) {
       try {
         await dispatcher.fire(allShards)
+        await refreshStatistics(options.postgres)
         if (clock.monotonicMs() - prunedAt > pruneEveryMs) {
           prunedAt = clock.monotonicMs()
           await prunePushes(options.postgres, options.retentionMs)
