@@ -10,6 +10,13 @@ export interface QueueBackend {
    * @throws QUEUE_UNAVAILABLE at once (never hangs) while the engine is away
    */
   add(queue: string, entries: Entry[]): Promise<void>
+  /**
+   * For rows that are due and held by nobody: adds what is missing, and puts in line what the queue holds where it
+   * would not be found for long: put off by a clock that was wrong or until an instant that does not count any more,
+   * locked by such a clock, or in no list at all since the engine threw its list away.
+   * @throws QUEUE_UNAVAILABLE
+   */
+  mend(queue: string, entries: Entry[]): Promise<void>
   /** A consumer of one queue. It fetches nothing before `start`. */
   consume(options: ConsumeOptions): Consumer
   /** Takes out an entry that is not active. False when it was active or not there. */

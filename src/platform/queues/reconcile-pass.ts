@@ -104,7 +104,10 @@ async function runSteps(context: PassContext, repairs: Repairs, signal: AbortSig
 async function addUnqueued(context: PassContext, repairs: Repairs, signal: AbortSignal): Promise<boolean> {
   for (let page = 0; page < maxPages && !signal.aborted; page++) {
     const rows = await context.rows.unqueued(pageSize)
-    await addRows(context.backend, rows)
+    const [again, first] = [rows.filter((row) => row.retried > 0), rows.filter((row) => row.retried === 0)]
+    await addRows(context.backend, first)
+    // Of a job that was cancelled and set back the old entry may still wait for an instant that does not count any more.
+    await addRows(context.backend, again, 'mend')
     if (rows.length > 0) await context.rows.markQueued(rows)
     repairs.unqueued += rows.length
     if (rows.length < pageSize) return false
@@ -163,7 +166,7 @@ async function addOverdue(context: PassContext, repairs: Repairs): Promise<boole
   const page = await rows.overdue(context.overdueMs ?? 15_000, state.overdueFrom, pageSize)
   const { freed, ended } = page.held.length > 0 ? await rows.release(page.held) : nothingReleased
   const left = page.rows.filter((row) => !ended.has(row.id))
-  await addRows(context.backend, left)
+  await addRows(context.backend, left, 'mend')
   repairs.overdue += left.length
   repairs.released += freed + ended.size
   state.overdueFrom = page.next
@@ -188,10 +191,10 @@ async function prune(context: PassContext, repairs: Repairs): Promise<void> {
   }
 }
 
-async function addRows(backend: QueueBackend, rows: RowToAdd[]): Promise<void> {
+async function addRows(backend: QueueBackend, rows: RowToAdd[], how: 'add' | 'mend' = 'add'): Promise<void> {
   const byQueue = Map.groupBy(rows, (row) => row.queue)
   for (const [queue, group] of byQueue) {
-    await backend.add(
+    await backend[how](
       queue,
       group.map(({ id, name, delayMs, priority }) => ({ id, name, delayMs, priority })),
     )

@@ -52,6 +52,12 @@ const openPostgres = async (): Promise<QueueBackend> => {
   closers.push(() => backend.close())
   return backend
 }
+/** Of a node whose clock is an hour ahead. Those who stop it in the test are not those who read it. */
+const fast = { ...clock, now: () => clock.now() + 3_600_000 }
+const putOffBy = async (backend: QueueBackend, job: NewJob, delayMs: number): Promise<void> => {
+  await ledger.insert([job])
+  await backend.add('default', [{ id: job.id, name: job.name, delayMs, priority: job.priority }])
+}
 const reconcile = async (
   backend: QueueBackend,
   more: Partial<ReconcilerOptions> = {},
@@ -109,6 +115,10 @@ const counting = (backend: QueueBackend): QueueBackend & { added: Entry[] } => {
       added.push(...entries)
       await backend.add(queue, entries)
     },
+    mend: async (queue, entries) => {
+      added.push(...entries)
+      await backend.mend(queue, entries)
+    },
   }
 }
 
@@ -144,6 +154,39 @@ describe.each([
     await clock.sleep(200)
     expect(await backend.remove('default', lost.id)).toBe(true)
     expect(await backend.remove('default', young.id)).toBe(false)
+  })
+
+  it('brings forward what was put off for later, cancelled, and then retried by hand', async () => {
+    const backend = await open()
+    await agreeOnEpoch(backend)
+    const jobs = [newJob({ delayMs: 3_600_000 }), newJob({ delayMs: 3_600_000, priority: 3 })]
+    for (const job of jobs) {
+      await putOffBy(backend, job, 3_600_000)
+      expect(await ledger.cancel(job.id)).toBe('cancelled')
+    }
+    await reconcile(backend)
+    for (const job of jobs) expect(await ledger.retry(job.id)).toBe('retried')
+    await eventually(async () =>
+      expect(await backend.counts('default')).toMatchObject({ waiting: 2, delayed: 0 }),
+    )
+  })
+
+  it('brings forward the entry of a due row that a wrong clock has put off, and no other', async () => {
+    const backend = await open()
+    await agreeOnEpoch(backend)
+    const [due, later, soon] = [newJob(), newJob({ delayMs: 3_600_000 }), newJob()]
+    await putOffBy(backend, due, 3_600_000)
+    await putOffBy(backend, later, 3_600_000)
+    // As a delivery leaves it that found its row held, or its name unknown.
+    await putOffBy(backend, soon, 5_000)
+    await postgres.query(`UPDATE jobs SET run_at = now() - interval '20 seconds' WHERE id = ANY($1)`, [
+      [due.id, soon.id],
+    ])
+    await reconcile(backend)
+    await eventually(async () => expect(await waiting(backend)).toBe(1))
+    await clock.sleep(200)
+    expect(await backend.counts('default')).toMatchObject({ waiting: 1, delayed: 2 })
+    expect(await backend.remove('default', due.id)).toBe(true)
   })
 
   it('frees what a dead runner held, counts the crash once, and adds it', async () => {
@@ -234,6 +277,52 @@ describe.each([
 })
 
 describe('the reconciler', () => {
+  it('adds again what Redis still has but shows to nobody, since it threw the list away', async () => {
+    const server = await startRedis()
+    const backend = await openRedis(server)
+    await agreeOnEpoch(backend)
+    const jobs = Array.from({ length: 3 }, () => newJob())
+    await ledger.insert(jobs)
+    await backend.add('default', jobs)
+    const client = createRedis(server.url, 'consumer')
+    expect(await client.del('{baton:default}:default:wait')).toBe(1)
+    client.disconnect()
+    expect(await waiting(backend)).toBe(0)
+    await postgres.query(`UPDATE jobs SET run_at = now() - interval '20 seconds'`)
+    await reconcile(backend)
+    await eventually(async () => expect(await waiting(backend)).toBe(3))
+    await clock.sleep(200)
+    expect(await waiting(backend)).toBe(3)
+  })
+
+  it('takes from a dead node on Postgres what its fast clock has locked for an hour', async () => {
+    const ahead = createPostgresBackend({ url, clock: fast, connections: 8, onError: () => undefined })
+    closers.push(() => ahead.close())
+    const job = newJob()
+    await putOffBy(ahead, job, 0)
+    await agreeOnEpoch(ahead)
+    await postgres.query(
+      `UPDATE bullmq.job SET state = 'active', lock_token = 't',
+         locked_until_ms = (extract(epoch FROM now()) * 1000)::bigint + 3600000 WHERE id = $1`,
+      [job.id],
+    )
+    await postgres.query(`UPDATE jobs SET run_at = now() - interval '20 seconds'`)
+    const backend = await openPostgres()
+    await reconcile(backend)
+    const seen: string[] = []
+    const consumer = backend.consume({
+      queue: 'default',
+      runner: 'r',
+      concurrency: 5,
+      process: async ({ id }) => (seen.push(id), { kind: 'finished' }),
+      onLost: () => undefined,
+      onError: () => undefined,
+    })
+    closers.push(() => consumer.close(1_000))
+    await consumer.start()
+    await eventually(() => expect(seen).toEqual([job.id]), { timeoutMs: 10_000 })
+  })
+
   it('adds all unfinished rows again after Redis was emptied, except those that a live run holds', async () => {
     const server = await startRedis()
     const backend = await openRedis(server)

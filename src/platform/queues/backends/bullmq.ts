@@ -4,7 +4,7 @@ import { withLimit } from '../../../core/lifecycle.ts'
 import type { Entry, QueueBackend } from '../backend.ts'
 import { QUEUE_UNAVAILABLE } from '../errors.ts'
 import { createConsumer } from './consumer.ts'
-import type { Engine } from './engine.ts'
+import type { Engine, Strayed } from './engine.ts'
 import { asView, isPlain, jobJson, plainOptions } from './entries.ts'
 
 /** A queue backend that also shows BullMQ's own objects, for its dashboards. */
@@ -33,6 +33,13 @@ export function createBullmqBackend(engine: Engine, clock: Clock): BullmqBackend
       for (let from = 0; from < entries.length; from += maxBulk) {
         const bulk = entries.slice(from, from + maxBulk)
         await inTime(() => addBulk(engine, { queue, entries: bulk, epochMs: clock.now() }))
+      }
+    },
+    mend: async (queue, entries) => {
+      for (let from = 0; from < entries.length; from += maxBulk) {
+        const bulk = { queue, entries: entries.slice(from, from + maxBulk), epochMs: clock.now() }
+        await inTime(() => addBulk(engine, bulk))
+        await inTime(() => mendBulk(engine, bulk))
       }
     },
     consume: (options) => createConsumer(engine, clock, options),
@@ -88,6 +95,25 @@ async function addBulk(engine: Engine, { queue, entries, epochMs }: Bulk): Promi
   await bullmq.addJobs(
     others.map((entry) => ({ job: jobJson(entry, epochMs), jobId: entry.id, parentKeyOpts: {} })),
   )
+}
+
+async function mendBulk(engine: Engine, bulk: Bulk): Promise<void> {
+  const { queue, entries } = bulk
+  const strayed: Strayed = await engine.strayed(
+    queue,
+    entries.filter((entry) => entry.delayMs < 1).map((entry) => entry.id),
+  )
+  if (strayed.late.length > 0) {
+    const bullmq = await engine.queue(queue)
+    // Those that became due meanwhile are not delayed any more, which is what we want.
+    await Promise.allSettled(strayed.late.map((id) => bullmq.promote(id)))
+  }
+  if (strayed.lost.length > 0) {
+    const view = await engine.view(queue)
+    await Promise.all(strayed.lost.map((id) => view.remove(id)))
+    const lost = new Set(strayed.lost)
+    await addBulk(engine, { ...bulk, entries: entries.filter((entry) => lost.has(entry.id)) })
+  }
 }
 
 async function handBack(engine: Engine, queue: string, runner: string): Promise<string[]> {

@@ -38,6 +38,11 @@ export function createConsumer(engine: Engine, clock: Clock, options: ConsumeOpt
   // Exactly three parameters: with fewer BullMQ would make no signal, and cancelling would tell nobody.
   const processor = async (job: Job, token: string | undefined, _signal?: AbortSignal): Promise<unknown> => {
     const id = job.id ?? ''
+    if (typeof job.name !== 'string' || job.name === '') {
+      // Redis threw the content away and kept the id. Whether there is a row the reconciler knows.
+      options.onError(new Error(`entry ${id} came without its content; does Redis evict?`))
+      return null
+    }
     // A fetch that was already waiting when quiet was asked for still brings one entry.
     if (quiet) return settle(job, token, { kind: 'handed-back' }, clock)
     if (active.has(id)) {
@@ -103,7 +108,13 @@ const workerOptions = (engine: Engine, options: ConsumeOptions) => ({
   },
 })
 
-const lockOptions = { lockDuration: lockMs, stalledInterval: sweepMs, maxStalledCount: endless }
+const lockOptions = {
+  lockDuration: lockMs,
+  stalledInterval: sweepMs,
+  maxStalledCount: endless,
+  // For entries that do not say it themselves, since they have lost their content.
+  removeOnComplete: { count: 0 },
+}
 
 async function openWhenReachable(
   engine: Engine,

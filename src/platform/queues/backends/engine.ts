@@ -10,6 +10,8 @@ export interface Engine {
    * client and the engine several times as much: docs/decisions/0004-direct-add.md.
    */
   addPlain(queue: string, entries: PlainEntries): Promise<void>
+  /** Of these entries, which are due now, those that the engine would not deliver for long. */
+  strayed(queue: string, ids: string[]): Promise<Strayed>
   /** The same as BullMQ's own object, for looking in. */
   view(name: string): Promise<Queue>
   /** Connections of a consumer's own, which sit through an outage. Rejects while the engine cannot be reached. */
@@ -37,6 +39,7 @@ export interface WorkerBackendOptions {
   lockDuration: number
   stalledInterval: number
   maxStalledCount: number
+  removeOnComplete: { count: number }
 }
 
 export interface OpenedBackend {
@@ -44,6 +47,17 @@ export interface OpenedBackend {
   /** Cuts the connections, also when the engine does not answer any more. */
   destroy(): void
 }
+
+/** Entries that are due, and where they are instead of in line. */
+export interface Strayed {
+  /** Delayed for longer than Baton itself ever puts off what is due. */
+  late: string[]
+  /** Known by name, but in no list: nobody will ever deliver them. */
+  lost: string[]
+}
+
+/** The longest delay that an entry gets whose row is due, ms: while its row is held, its name unknown, or undecided. */
+export const longestPauseMs = 10_000
 
 /** An active entry and the lock that it is held by; without a lock it has expired. */
 export interface Held {

@@ -2,7 +2,13 @@ import { PostgresConnection, PostgresQueueBackend, Queue } from 'bullmq'
 import type { Clock } from '../../../core/clock.ts'
 import { createQueuePool, type QueuePool } from '../../postgres/queue-pool.ts'
 import { type BullmqBackend, createBullmqBackend } from './bullmq.ts'
-import type { Engine, Held, OpenedBackend, WorkerBackendOptions } from './engine.ts'
+import {
+  type Engine,
+  type Held,
+  longestPauseMs,
+  type OpenedBackend,
+  type WorkerBackendOptions,
+} from './engine.ts'
 
 export interface PostgresBackendOptions {
   url: string
@@ -31,6 +37,16 @@ const addPlain = `WITH added AS (
     FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS r (id, name, nth) ORDER BY nth
     ON CONFLICT (queue, id) DO NOTHING RETURNING 1)
   SELECT pg_notify('bullmq_jobs', $1) FROM (SELECT FROM added LIMIT 1) AS some_added`
+
+/**
+ * By the clock of Postgres; those of the nodes are what may be wrong. A lock that runs out later than any that is taken
+ * now is ended on the way: whoever took it has a fast clock and, since the row is free, does not run it.
+ */
+const strayed = `WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms),
+    unlocked AS (UPDATE job SET locked_until_ms = 0 FROM now
+      WHERE queue = $1 AND id = ANY($2::text[]) AND state = 'active' AND locked_until_ms > now.ms + $3)
+  SELECT id, state = 'delayed' AS late FROM job, now WHERE queue = $1 AND id = ANY($2::text[])
+    AND (state IN ('completed', 'failed', 'waiting-children') OR state = 'delayed' AND process_at_ms > now.ms + $3)`
 
 function createPostgresEngine(options: PostgresBackendOptions): Engine {
   const pool = createQueuePool({
@@ -65,6 +81,11 @@ function createPostgresEngine(options: PostgresBackendOptions): Engine {
       return view
     },
     open: (queue, worker) => openConsumer(pool, queue, worker),
+    strayed: async (queue, ids) => {
+      const { rows } = await pool.query<{ id: string; late: boolean }>(strayed, [queue, ids, longestPauseMs])
+      const idsOf = (late: boolean): string[] => rows.filter((row) => row.late === late).map((row) => row.id)
+      return { late: idsOf(true), lost: idsOf(false) }
+    },
     active: async (queue, runner) => {
       const { rows } = await pool.query<{ id: string; token: string | null }>(heldBy, [queue, runner])
       return rows.map(({ id, token }): Held => ({ id, token: token ?? undefined }))

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import type { RedisClient } from '../../redis.ts'
-import type { Engine } from './engine.ts'
+import { type Engine, longestPauseMs } from './engine.ts'
 
 /** What we ask of Redis ourselves, beside BullMQ. */
-export type RedisCommands = Pick<Engine, 'addPlain' | 'active' | 'epoch' | 'mark' | 'ping'>
+export type RedisCommands = Pick<Engine, 'addPlain' | 'strayed' | 'active' | 'epoch' | 'mark' | 'ping'>
 
 /** Events nobody reads; they cannot be turned off, so few are kept. */
 const keptEvents = 100
@@ -46,6 +46,31 @@ if not meta[1] and not (meta[2] and redis.call('LLEN', KEYS[2]) >= tonumber(meta
 end
 return #new`
 
+/**
+ * Reads only. By the clock of Redis, so that one wrong clock among the nodes does not matter. Whether an id is on the
+ * waiting list is only asked of a short one: in a long one it takes as long as the list is, and there it has time.
+ */
+const strayedScript = `
+local base, longestMs, now = ARGV[1], tonumber(ARGV[2]), tonumber(redis.call('TIME')[1]) * 1000
+local short, listed = redis.call('LLEN', KEYS[1]) <= 1000, {}
+if short then
+  for list = 1, 2 do
+    for _, id in ipairs(redis.call('LRANGE', KEYS[list], 0, -1)) do listed[id] = true end
+  end
+end
+local late, lost = {}, {}
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local score = redis.call('ZSCORE', KEYS[3], id)
+  if score then
+    if tonumber(score) / 4096 > now + longestMs then late[#late + 1] = id end
+  elseif short and not listed[id] and not redis.call('ZSCORE', KEYS[4], id)
+    and redis.call('EXISTS', base .. id) == 1 then
+    lost[#lost + 1] = id
+  end
+end
+return { late, lost }`
+
 /** With the command that `defineCommand` makes of the script: by its digest, sent in full only when Redis lost it. */
 type AddingClient = RedisClient & { batonAdd(...args: (string | number)[]): Promise<number> }
 
@@ -70,6 +95,12 @@ export function createRedisCommands(
       const keys = ['wait', 'active', 'meta', 'marker'].map((type) => key(queue, type))
       const pairs = ids.flatMap((id, index) => [id, names[index] ?? ''])
       await (client as AddingClient).batonAdd(...keys, key(queue, ''), options, epochMs, ...pairs)
+    },
+    strayed: async (queue, ids) => {
+      const keys = ['wait', 'active', 'delayed', 'prioritized'].map((type) => key(queue, type))
+      const answer = await client.eval(strayedScript, 4, ...keys, key(queue, ''), longestPauseMs, ...ids)
+      const [late = [], lost = []] = answer as string[][]
+      return { late, lost }
     },
     active: async (queue, runner) => {
       const keys = [key(queue, 'active'), key(queue, '')] as const

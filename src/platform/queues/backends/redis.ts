@@ -47,6 +47,7 @@ function createRedisEngine(options: RedisBackendOptions): Engine {
     }),
     open: (queue, worker) => openConsumer(options, queue, { prefix: prefix(queue), worker }),
     addPlain: whenSettled(commands.addPlain),
+    strayed: whenSettled(commands.strayed),
     active: whenSettled(commands.active),
     epoch: whenSettled(commands.epoch),
     mark: whenSettled(commands.mark),

@@ -58,6 +58,24 @@ exerciseQueueBackend('a Redis Cluster', async () => {
 })
 
 describe('the Redis engine', () => {
+  it('delivers nothing that has lost its content to eviction, and takes it again', async () => {
+    const server = await startRedis()
+    const backend = open(server.url)
+    const [husk, whole] = [entry(), entry()]
+    await backend.add('q', [husk])
+    const client = createRedis(server.url, 'consumer')
+    expect(await client.del(`{baton:q}:q:${husk.id}`)).toBe(1)
+    const seen: string[] = []
+    await consume(backend, seen)
+    await backend.add('q', [whole])
+    await eventually(() => expect(seen).toContain(whole.id))
+    await eventually(async () => expect(await client.exists(`{baton:q}:q:${husk.id}`)).toBe(0))
+    expect(seen).toEqual([whole.id])
+    await backend.add('q', [husk])
+    await eventually(() => expect(seen).toEqual([whole.id, husk.id]))
+    client.disconnect()
+  })
+
   it('refuses at once while Redis is away, and works when it is back', async () => {
     const server = await startRedis()
     const backend = open(server.url)
