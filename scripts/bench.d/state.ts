@@ -153,7 +153,8 @@ function* stateFiles(root: string): Iterable<string> {
   for (const first of readdirSync(root)) {
     if (first.length !== 1) continue
     for (const second of readdirSync(path.join(root, first))) {
-      for (const name of readdirSync(path.join(root, first, second))) yield path.join(root, first, second, name)
+      for (const name of readdirSync(path.join(root, first, second)))
+        yield path.join(root, first, second, name)
     }
   }
 }

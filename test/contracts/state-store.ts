@@ -292,9 +292,7 @@ export function exerciseStateStore(name: string, create: () => Promise<StoreUnde
       await replace(id, () => from(states))
       const snapshot = await store.snapshot(id, true)
       expect(snapshot.entries).toHaveLength(701)
-      const digests = new Map(
-        (await digestsOf(id)).digests.map((each) => [keyText(each.key), each.sha256]),
-      )
+      const digests = new Map((await digestsOf(id)).digests.map((each) => [keyText(each.key), each.sha256]))
       for await (const each of snapshot.states())
         expect(digests.get(keyText(each.key))).toBe(sha256(each.bytes))
     })

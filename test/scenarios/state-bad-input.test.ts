@@ -7,8 +7,8 @@ import { promisify } from 'node:util'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { bucketOf } from '../../src/domain/state/state-key.ts'
-import { projectRoot } from '../support/processes.ts'
 import { deviceName, plant } from '../support/phones.ts'
+import { projectRoot } from '../support/processes.ts'
 import { createStateSite, type StateSite, states } from '../support/state-site.ts'
 import { treeChecksum, unpack } from '../support/zpush.ts'
 
@@ -51,7 +51,9 @@ describe('what cannot work', () => {
       await refuse('STATE_SOURCE_UNREADABLE', ...of(`file:${site.folder}/missing`))
       await refuse('STATE_SOURCE_UNREADABLE', ...of(`file:${root}/settings`))
       expect(await refuse('STATE_VERSION_UNSUPPORTED', ...of(`file:${sample}/v1`))).toContain('version 1')
-      expect(await refuse('STATE_VERSION_UNSUPPORTED', ...of(`file:${sample}/broken-settings`))).toContain('broken')
+      expect(await refuse('STATE_VERSION_UNSUPPORTED', ...of(`file:${sample}/broken-settings`))).toContain(
+        'broken',
+      )
       expect(await migrations()).toBe(0)
     } finally {
       rmSync(sample, { recursive: true })
@@ -77,12 +79,16 @@ describe('what cannot work', () => {
     const leaf = path.join(closed, bucketOf(deviceName(3)))
     chmodSync(leaf, 0)
     chmodSync(site.folder, 0o755)
-    const child = spawn(process.execPath, [path.join(projectRoot, 'src/main.ts'), 'state', 'scan', '--from', `file:${closed}`], {
-      uid: 65_534,
-      gid: 65_534,
-      env: { PATH: process.env['PATH'] ?? '', HOME: '/nonexistent' },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
+    const child = spawn(
+      process.execPath,
+      [path.join(projectRoot, 'src/main.ts'), 'state', 'scan', '--from', `file:${closed}`],
+      {
+        uid: 65_534,
+        gid: 65_534,
+        env: { PATH: process.env['PATH'] ?? '', HOME: '/nonexistent' },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    )
     let output = ''
     child.stderr.on('data', (chunk) => (output += String(chunk)))
     child.stdout.on('data', (chunk) => (output += String(chunk)))
@@ -103,26 +109,41 @@ describe('what cannot work', () => {
     expect(said).toContain('queue.jobs')
     await client.query('DROP SCHEMA queue CASCADE')
     await client.query('CREATE TABLE states (id integer)')
-    expect(await refuse('STATE_TARGET_FOREIGN', 'migrate', '--from', from, '--to', to, '--yes')).toContain('lacks')
+    expect(await refuse('STATE_TARGET_FOREIGN', 'migrate', '--from', from, '--to', to, '--yes')).toContain(
+      'lacks',
+    )
     await client.end()
     await refuse('STATE_TARGET_FOREIGN', 'migrate', '--from', from, '--to', `file:${site.folder}`, '--yes')
     const full = await site.zpush()
     await site.json('migrate', '--from', from, '--to', full, '--yes')
     const other = path.join(site.folder, 'other')
     plant({ root: other, devices: 1, statesPerDevice: 2 })
-    expect(await refuse('STATE_TARGET_FOREIGN', 'migrate', '--from', `file:${other}`, '--to', full, '--yes')).toContain(
-      'belongs to the migration',
-    )
+    expect(
+      await refuse('STATE_TARGET_FOREIGN', 'migrate', '--from', `file:${other}`, '--to', full, '--yes'),
+    ).toContain('belongs to the migration')
   })
 
   it('is refused of a target that is read-only', async () => {
     const to = await site.zpush()
     const said = await refuse(
       'STATE_TARGET_READ_ONLY',
-      ...['migrate', '--from', from, '--yes', '--to', `${to}?options=-c%20default_transaction_read_only%3Don`],
+      'migrate',
+      '--from',
+      from,
+      '--yes',
+      '--to',
+      `${to}?options=-c%20default_transaction_read_only%3Don`,
     )
     expect(said).toContain('read-only')
-    await refuse('STATE_TARGET_READ_ONLY', 'migrate', '--from', from, '--yes', '--to', 'file:/sys/kernel/baton')
+    await refuse(
+      'STATE_TARGET_READ_ONLY',
+      'migrate',
+      '--from',
+      from,
+      '--yes',
+      '--to',
+      'file:/sys/kernel/baton',
+    )
   })
 
   it('asks before it changes anything, and refuses where nobody can be asked', async () => {
@@ -157,7 +178,9 @@ describe('what is odd', () => {
       const args = ['migrate', '--from', url, '--to', to, '--yes']
       const first = await site.run(...args)
       expect(first.code).toBe(1)
-      expect(first.lines.join('\n')).toMatch(/\d+ states or files were not moved: baton state status \S+ --quarantine/)
+      expect(first.lines.join('\n')).toMatch(
+        /\d+ states or files were not moved: baton state status \S+ --quarantine/,
+      )
       const activity = await site.withStore(to, (store) => store.activity())
       const again = await site.run(...args)
       expect(again.code).toBe(1)
@@ -166,7 +189,13 @@ describe('what is odd', () => {
       const { migrations: all } = await site.json<{ migrations: { from: string; id: string }[] }>('status')
       const id = all.find((each) => each.from === url)?.id ?? ''
       const listed = await site.run('status', id, '--quarantine')
-      for (const said of ['truncated-devicedata', 'counter-over-int32', 'latin1-user-name', 'wrong-folder', 'what to do:']) {
+      for (const said of [
+        'truncated-devicedata',
+        'counter-over-int32',
+        'latin1-user-name',
+        'wrong-folder',
+        'what to do:',
+      ]) {
         expect(listed.lines.join('\n')).toContain(said)
       }
     } finally {
@@ -188,7 +217,11 @@ describe('what is odd', () => {
     const startedAt = performance.now()
     const moved = await site.json('migrate', '--from', url, '--to', to, '--yes', '--no-scan', '--cut-over')
     console.log(`100,000 files of one device: ${Math.round(performance.now() - startedAt)} ms`)
-    expect(moved).toMatchObject({ phase: 'watching', counts: { moved: 3, failed: 0 }, quarantine: { held: 0 } })
+    expect(moved).toMatchObject({
+      phase: 'watching',
+      counts: { moved: 3, failed: 0 },
+      quarantine: { held: 0 },
+    })
     expect(moved.counts.states).toBeGreaterThan(100_000)
   })
 })
@@ -211,12 +244,17 @@ describe.runIf(asRoot)('a disk that is full on the way back', () => {
       expect(lines.join('\n')).toMatch(/stands still: The store .* is full.*\[STATE_STORE_FULL\]/)
       expect(await site.withStore(to, (store) => store.activity())).toBe(activity)
       expect(await site.withStore(to, (store) => store.version())).toBe('2')
-      const left = (readdirSync(disk, { recursive: true }) as string[]).filter((name) => name.includes('tmp-'))
+      const left = (readdirSync(disk, { recursive: true }) as string[]).filter((name) =>
+        name.includes('tmp-'),
+      )
       expect(left).toEqual([])
       await run('mount', ['-o', 'remount,size=8m', disk])
       const { migrations: all } = await site.json<{ migrations: { to: string; id: string }[] }>('status')
       const id = all.find((each) => each.to === `file:${disk}`)?.id ?? ''
-      expect(await site.json('migrate', '--resume', id)).toMatchObject({ phase: 'ready', counts: { moved: 20, failed: 0 } })
+      expect(await site.json('migrate', '--resume', id)).toMatchObject({
+        phase: 'ready',
+        counts: { moved: 20, failed: 0 },
+      })
       expect(states(await site.listing(`file:${disk}`))).toEqual(states(await site.listing(to)))
     } finally {
       await run('umount', [disk])

@@ -23,7 +23,11 @@ async function migrateLive(name: string, statesPerDevice: number): Promise<void>
       const copied = await site.json('migrate', '--from', from, '--to', to, '--yes', '--no-scan')
       expect(copied.phase).toBe('ready')
       const over = await site.json('cut-over', copied.id, '--yes')
-      expect(over).toMatchObject({ phase: 'watching', counts: { pending: 0, failed: 0 }, quarantine: { held: 0 } })
+      expect(over).toMatchObject({
+        phase: 'watching',
+        counts: { pending: 0, failed: 0 },
+        quarantine: { held: 0 },
+      })
       expect(phones.served).toBeGreaterThan(50)
       expect(phones.refused).toBeGreaterThan(0)
       figures.push({ states: planted, gateMs: over.gate.lastClosedMs ?? Number.NaN })

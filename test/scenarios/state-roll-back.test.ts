@@ -1,7 +1,7 @@
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { eventually } from '../support/processes.ts'
 import { deviceName, plant, startPhones } from '../support/phones.ts'
+import { eventually } from '../support/processes.ts'
 import { createStateSite, type StateSite, states } from '../support/state-site.ts'
 
 let site: StateSite
@@ -26,7 +26,9 @@ describe('a roll-back after five hundred writes to the target', () => {
         expect(back.phase).toBe('rolled-back')
         expect(back.rollBack?.devices).toBeGreaterThan(100)
         expect(phones.refused).toBeGreaterThan(0)
-        console.log(`${phones.served} writes to ${kind}, ${back.rollBack?.devices} devices brought back, gate ${back.gate.lastClosedMs} ms`)
+        console.log(
+          `${phones.served} writes to ${kind}, ${back.rollBack?.devices} devices brought back, gate ${back.gate.lastClosedMs} ms`,
+        )
       } finally {
         await phones.stop()
       }

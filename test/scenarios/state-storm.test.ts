@@ -1,10 +1,10 @@
 import path from 'node:path'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { bucketOf } from '../../src/domain/state/state-key.ts'
 import type { MigrationView } from '../../src/domain/state/migration/view.ts'
-import { type BatonProcess, eventually, freePort, spawnBaton } from '../support/processes.ts'
+import { bucketOf } from '../../src/domain/state/state-key.ts'
 import { deviceName, plant } from '../support/phones.ts'
+import { type BatonProcess, eventually, freePort, spawnBaton } from '../support/processes.ts'
 import { createStateSite, type StateSite } from '../support/state-site.ts'
 
 let site: StateSite
@@ -82,7 +82,11 @@ describe('Baton’s own store, served over HTTP by real processes', () => {
   let worker: BatonProcess
   let address: string
 
-  async function call<T>(method: string, where: string, body?: unknown): Promise<{ status: number; body: T }> {
+  async function call<T>(
+    method: string,
+    where: string,
+    body?: unknown,
+  ): Promise<{ status: number; body: T }> {
     const response = await fetch(`${address}${where}`, {
       method,
       headers: { authorization: `Bearer ${key}`, ...(body ? { 'content-type': 'application/json' } : {}) },
@@ -106,13 +110,14 @@ describe('Baton’s own store, served over HTTP by real processes', () => {
       HOST: '127.0.0.1',
       PORT: String(port),
       WORKER_PROCESSES: '2',
-      LOG_LEVEL: 'warn',
+      LOG_LEVEL: 'info',
     }
     const release = spawnBaton(['release'], environment)
-    expect((await release.exit).code).toBe(0)
+    const { code } = await release.exit
+    if (code !== 0) throw new Error(release.lines.join('\n'))
     web = spawnBaton(['web'], environment)
     worker = spawnBaton(['worker'], environment)
-    await eventually(async () => expect((await fetch(`${address}/readyz`)).status).toBe(200), { timeoutMs: 30_000 })
+    await web.waitForLine(/"web takes requests"/, 30_000)
   })
   afterAll(async () => {
     await Promise.all([web.kill(), worker.kill()])
@@ -122,11 +127,19 @@ describe('Baton’s own store, served over HTTP by real processes', () => {
     const root = path.join(site.folder, 'baton')
     const planted = plant({ root, devices: 200, statesPerDevice: 8 })
     const to = site.databaseUrl
-    const dry = await call<{ id: string }>('POST', '/v1/migrations', { from: `file:${root}`, to, dryRun: true })
+    const dry = await call<{ id: string }>('POST', '/v1/migrations', {
+      from: `file:${root}`,
+      to,
+      dryRun: true,
+    })
     await awaitPhase(dry.body.id, 'scanned')
     expect((await look(dry.body.id)).scan).toMatchObject({ devices: 200, states: planted })
 
-    const begun = await call<{ id: string }>('POST', '/v1/migrations', { from: `file:${root}`, to, workers: 2 })
+    const begun = await call<{ id: string }>('POST', '/v1/migrations', {
+      from: `file:${root}`,
+      to,
+      workers: 2,
+    })
     expect(begun.status).toBe(202)
     const { id } = begun.body
     await awaitPhase(id, 'ready')
@@ -173,7 +186,9 @@ describe('Baton’s own store, served over HTTP by real processes', () => {
     const admitted = await eventually(
       async () => {
         const answers = await Promise.all(
-          Array.from({ length: 100 }, (_each, index) => call('GET', `/v1/devices/${deviceName(index)}/states`)),
+          Array.from({ length: 100 }, (_each, index) =>
+            call('GET', `/v1/devices/${deviceName(index)}/states`),
+          ),
         )
         const open = answers.filter((answer) => answer.status === 200).length
         expect(open).toBeGreaterThan(5)
@@ -182,7 +197,9 @@ describe('Baton’s own store, served over HTTP by real processes', () => {
       { timeoutMs: 15_000, everyMs: 100 },
     )
     expect(admitted).toBeLessThan(60)
-    await eventually(async () => expect((await look(id)).note).toBe('all phones are let in again'), { timeoutMs: 40_000 })
+    await eventually(async () => expect((await look(id)).note).toBe('all phones are let in again'), {
+      timeoutMs: 40_000,
+    })
     expect((await call('GET', `/v1/devices/${device}/states`)).status).toBe(200)
     expect(bucketOf(device)).toBe('3/0')
   })

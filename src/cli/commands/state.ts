@@ -118,7 +118,10 @@ function registerMigrate(state: Command, cli: Cli): void {
     .option('--drain-quiet-ms <ms>', 'how long the source must be quiet at the cut-over (2000)')
     .option('--no-scan', 'do not scan for the plan')
     .option('--detach', 'leave the work to the workers')
-    .option('--watch', 'with --resume after a cut-over: stay and watch, and close the gate when a storm breaks out')
+    .option(
+      '--watch',
+      'with --resume after a cut-over: stay and watch, and close the gate when a storm breaks out',
+    )
     .option('--yes', 'do not ask')
     .option('--json', 'print JSON')
     .action((options: MigrateOptions) => withOpen((states) => migrate(states, cli, options)))

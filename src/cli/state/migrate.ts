@@ -43,7 +43,9 @@ export async function migrate(states: StateAdministration, cli: Cli, options: Mi
     return
   }
   if (options.watch && migration.phase === 'watching') {
-    cli.complain('Watching the target and the source. Ctrl-C ends it; nothing depends on it but the storm guard.')
+    cli.complain(
+      'Watching the target and the source. Ctrl-C ends it; nothing depends on it but the storm guard.',
+    )
     await runEngine({ states, cli, id, until: (each) => each.paused })
     return printEnd(states, cli, { id, json: options.json, good: ['watching', 'done', 'rolled-back'] })
   }

@@ -86,7 +86,7 @@ export const MIGRATION_PHASE_WRONG = defineError(
 
 export const MIGRATION_FAILED = defineError(
   'MIGRATION_FAILED',
-  'The migration {id} stopped in its phase {phase}: {reason} Mend it, then resume.',
+  'The migration {id} stands still: {reason} Mend it, then resume.',
   { status: 500, retry: 'never', report: true },
 )
 

@@ -17,9 +17,6 @@ export interface StateKey {
 /** Unambiguous and sortable as text; a type or uuid has no space. */
 export const keyText = (key: StateKey): string => `${key.type || 'def'} ${key.uuid || '-'} ${key.counter}`
 
-export const sameKey = (a: StateKey, b: StateKey): boolean =>
-  a.type === b.type && a.uuid === b.uuid && a.counter === b.counter
-
 /** How the key is spelled for people and in paths of the HTTP interface: `def/<uuid>/7`, `devicedata/-/0`. */
 export const keyPath = (key: StateKey): string => `${key.type || 'def'}/${key.uuid || '-'}/${key.counter}`
 

@@ -60,7 +60,10 @@ describe('states over HTTP', () => {
   it('takes and gives any bytes, with their sha256 as ETag', async () => {
     const path = `/v1/devices/dev1/states/def/${uuid}/7`
     const bytes = Buffer.concat([Buffer.from([0, 255, 233]), randomBytes(3_400_000)])
-    const put = await call('PUT', path, { body: bytes, headers: { 'content-type': 'application/octet-stream' } })
+    const put = await call('PUT', path, {
+      body: bytes,
+      headers: { 'content-type': 'application/octet-stream' },
+    })
     expect([put.status, put.headers.get('etag')]).toEqual([204, `"${sha256(bytes)}"`])
     const got = await call('GET', path, { key: viewer })
     expect(got.headers.get('etag')).toBe(`"${sha256(bytes)}"`)
@@ -84,7 +87,10 @@ describe('states over HTTP', () => {
     const of = (counter: number): string => `/v1/devices/dev3/states/def/${uuid}/${counter}`
     for (const counter of [1, 2]) await call('PUT', of(counter), { body: 'a' })
     const missing = await call('GET', `${of(9)}?clean=1`)
-    expect([missing.status, ((await missing.json()) as { code: string }).code]).toEqual([404, 'STATE_NOT_FOUND'])
+    expect([missing.status, ((await missing.json()) as { code: string }).code]).toEqual([
+      404,
+      'STATE_NOT_FOUND',
+    ])
     expect((await call('GET', of(1))).status).toBe(200)
     expect((await call('GET', `${of(2)}?clean=1`)).status).toBe(200)
     expect((await call('GET', of(1))).status).toBe(404)
@@ -98,7 +104,9 @@ describe('states over HTTP', () => {
     await call('PUT', path, { body: 'a' })
     const stale = await call('PUT', path, { body: 'b', headers: { 'if-match': `"${sha256('z')}"` } })
     expect([stale.status, ((await stale.json()) as { code: string }).code]).toEqual([412, 'STATE_CHANGED'])
-    expect((await call('PUT', path, { body: 'b', headers: { 'if-match': `"${sha256('a')}"` } })).status).toBe(204)
+    expect((await call('PUT', path, { body: 'b', headers: { 'if-match': `"${sha256('a')}"` } })).status).toBe(
+      204,
+    )
     expect((await call('DELETE', path, { headers: { 'if-match': `"${sha256('a')}"` } })).status).toBe(412)
     expect((await call('DELETE', path, { headers: { 'if-match': `"${sha256('b')}"` } })).status).toBe(204)
   })
@@ -141,7 +149,10 @@ describe('migrations over HTTP', () => {
       headers,
       key: operator,
     })
-    expect([foreign.status, ((await foreign.json()) as { code: string }).code]).toEqual([400, 'STATE_URL_INVALID'])
+    expect([foreign.status, ((await foreign.json()) as { code: string }).code]).toEqual([
+      400,
+      'STATE_URL_INVALID',
+    ])
   })
 
   it('are shown without passwords, and refuse what their phase does not allow', async () => {
@@ -154,7 +165,10 @@ describe('migrations over HTTP', () => {
     expect(JSON.parse(shown)).toMatchObject({ id, phase: 'copying', to: 'zpush+postgres://me:***@host/db' })
     expect(shown).not.toContain('secret')
     const early = await call('POST', `/v1/migrations/${id}/roll-back`, { key: operator })
-    expect([early.status, ((await early.json()) as { code: string }).code]).toEqual([409, 'MIGRATION_PHASE_WRONG'])
+    expect([early.status, ((await early.json()) as { code: string }).code]).toEqual([
+      409,
+      'MIGRATION_PHASE_WRONG',
+    ])
     expect((await call('POST', `/v1/migrations/${id}/pause`, { key: operator })).status).toBe(202)
     const resumed = await call('POST', `/v1/migrations/${id}/resume`, { key: operator })
     expect(await resumed.json()).toMatchObject({ paused: false })

@@ -132,7 +132,9 @@ function compare(
 ): CopiedDevice | undefined {
   const moved = source.digests.filter(({ key }) => !held.has(keyText(key)))
   const expected = linesOf(moved)
-  const actual = linesOf(target.digests.filter(({ key }) => expected.has(keyText(key)) || !keep.has(keyText(key))))
+  const actual = linesOf(
+    target.digests.filter(({ key }) => expected.has(keyText(key)) || !keep.has(keyText(key))),
+  )
   const differing = [...new Set([...expected.keys(), ...actual.keys()])].filter(
     (key) => expected.get(key) !== actual.get(key),
   )

@@ -1,8 +1,8 @@
 import type { Clock } from '../../../core/clock.ts'
-import { codeOf, messageOf } from '../../../core/errors.ts'
+import { BatonError, codeOf, messageOf } from '../../../core/errors.ts'
 import type { Log } from '../../../platform/log.ts'
 import { DATABASE_OVERLOADED, DATABASE_UNAVAILABLE } from '../../../platform/postgres/errors.ts'
-import { MIGRATION_LEAD_LOST, STATE_STORE_FULL } from '../errors.ts'
+import { MIGRATION_FAILED, MIGRATION_LEAD_LOST, STATE_STORE_FULL } from '../errors.ts'
 import { scanStore, summaryOf } from '../scan.ts'
 import { type MovableStore, openVersion } from '../store.ts'
 import { cutOver } from './cut-over.ts'
@@ -115,7 +115,8 @@ function createEngine(bench: Bench, options: EngineOptions) {
   const halt = async (id: string, error: unknown): Promise<void> => {
     const full = codeOf(error) === '53100'
     const seen = full ? STATE_STORE_FULL({ place: bench.target.place, reason: messageOf(error) }) : error
-    const reason = { code: codeOf(seen) ?? 'MIGRATION_FAILED', message: messageOf(seen) }
+    const known = seen instanceof BatonError ? seen : MIGRATION_FAILED({ id, reason: messageOf(seen) })
+    const reason = { code: known.code, message: known.message }
     log.error({ migration: id, ...reason }, 'the migration stands still')
     await migrations.halt(id, reason)
   }

@@ -1,3 +1,4 @@
+import { MIGRATION_FAILED } from '../errors.ts'
 import { openVersion } from '../store.ts'
 import { drained } from './cut-over.ts'
 import { gateOf, type Migration } from './migration.ts'
@@ -31,10 +32,9 @@ export async function rollBack(bench: Bench, migration: Migration): Promise<void
   await migrations.advance(id, ['rolling-back'], { backDevices: differing, stamps: ['drained_at'] })
   const [failed] = await bench.figures.failed(id, 1)
   if (failed) {
-    await migrations.halt(id, {
-      code: 'MIGRATION_FAILED',
-      message: `The device ${failed.device} could not be brought back: ${failed.error} Both gates stay closed; mend it, then resume.`,
-    })
+    const reason = `the device ${failed.device} could not be brought back: ${failed.error} Both gates stay closed.`
+    const { code, message } = MIGRATION_FAILED({ id, reason })
+    await migrations.halt(id, { code, message })
     return
   }
   bench.signal.throwIfAborted()

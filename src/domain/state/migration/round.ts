@@ -117,7 +117,7 @@ async function saveStrays(bench: Bench, id: string, surveys: BucketSurvey[]): Pr
 }
 
 /** Devices that are copied together at most, and for about how long, ms: what a killed engine has in hand. */
-const together = 32
+const together = 64
 const handMs = 100
 
 /** Claims and copies until there is nothing to be had. Any engine may call it, at any time. */
@@ -187,12 +187,7 @@ async function tryTogether(
   }
 }
 
-async function single(
-  bench: Bench,
-  tools: CopyTools,
-  copy: DeviceCopy,
-  row: DeviceRow,
-): Promise<DeviceMark> {
+async function single(bench: Bench, tools: CopyTools, copy: DeviceCopy, row: DeviceRow): Promise<DeviceMark> {
   try {
     return markOf(await copyDevice(tools, copy), tools.inspect)
   } catch (error) {

@@ -4,7 +4,7 @@ import { copyDevice } from './copy-device.ts'
 import { gateOf, type Migration } from './migration.ts'
 import { type Bench, hasLost } from './round.ts'
 import { addLines } from './rows/devices.ts'
-import { createStormGuard } from './storm-guard.ts'
+import { createStormGuard, type StormGuard } from './storm-guard.ts'
 
 /** Step 11 of the protocol, kept by the leader from one look to the next. */
 export interface Watch {
@@ -46,22 +46,6 @@ export function createWatch(bench: Bench): Watch {
     bench.log.error({ migration: migration.id, ...storm }, 'a storm: the gate of the target is closed')
   }
 
-  /** The gate is closed and time does not press: look at every device, so that the choice is made on true numbers. */
-  const settle = async (migration: Migration): Promise<void> => {
-    const lost: string[] = []
-    const seen: string[] = []
-    let wrote = 0
-    for await (const survey of target.survey(new Map(), bench.signal)) {
-      seen.push(survey.bucket)
-      wrote += (await bench.surveys.changed(migration.id, 'target', survey)).size
-      for (const { device } of survey.devices) {
-        if (await hasLost(bench, migration.id, device)) lost.push(device)
-      }
-    }
-    const gone = await bench.surveys.unseen(migration.id, seen)
-    await guard.settle(migration.id, [...lost, ...gone], wrote)
-  }
-
   const findStragglers = async (migration: Migration): Promise<void> => {
     const activity = await source.activity()
     if (activity === sourceActivity) return
@@ -78,7 +62,7 @@ export function createWatch(bench: Bench): Watch {
       const startedAt = clock.monotonicMs()
       await findStragglers(migration)
       // Baton's own store counts the requests themselves, in the process that answers them.
-      if (migration.storm && !migration.storm.exact) await settle(migration)
+      if (migration.storm && !migration.storm.exact) await settle(bench, guard, migration)
       else if (target.kind !== 'postgres' && (!migration.storm || migration.admitted !== undefined))
         await judge(migration)
       if (migration.admitted !== undefined) await admit(bench, migration)
@@ -86,6 +70,22 @@ export function createWatch(bench: Bench): Watch {
       return Math.max(500, 5 * (clock.monotonicMs() - startedAt))
     },
   }
+}
+
+/** The gate is closed and time does not press: look at every device, so that the choice is made on true numbers. */
+async function settle(bench: Bench, guard: StormGuard, { id }: Migration): Promise<void> {
+  const lost: string[] = []
+  const seen: string[] = []
+  let wrote = 0
+  for await (const survey of bench.target.survey(new Map(), bench.signal)) {
+    seen.push(survey.bucket)
+    wrote += (await bench.surveys.changed(id, 'target', survey)).size
+    for (const { device } of survey.devices) {
+      if (await hasLost(bench, id, device)) lost.push(device)
+    }
+  }
+  const gone = await bench.surveys.unseen(id, seen)
+  await guard.settle(id, [...lost, ...gone], wrote)
 }
 
 /**

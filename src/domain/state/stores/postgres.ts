@@ -3,7 +3,14 @@ import { copyIn } from '../../../platform/postgres/copy-in.ts'
 import type { Client, Postgres, Queryable } from '../../../platform/postgres/postgres.ts'
 import { STATE_CHANGED } from '../errors.ts'
 import { keyPath, type StateKey } from '../state-key.ts'
-import { type Link, type MovableStore, openVersion, type Replacement, type State, type StateStore } from '../store.ts'
+import {
+  type Link,
+  type MovableStore,
+  openVersion,
+  type Replacement,
+  type State,
+  type StateStore,
+} from '../store.ts'
 import { encodeRows, type Field } from './copy-rows.ts'
 import { check, readActivity, readVersion, writeVersion } from './postgres/checks.ts'
 import { digestRows, listRows, snapshotRows } from './postgres/moves.ts'

@@ -25,6 +25,8 @@ export interface Leaf {
   mark?: string
   byDevice: Map<string, Named[]>
   strays: Stray[]
+  /** How many names are in it. */
+  names: number
 }
 
 export interface StatedDevice {
@@ -51,11 +53,35 @@ export interface StateDirectory {
 
 /** Two writes may fall into one tick of a file system's clock; some tick once a second. */
 const racyMs = 1_000
-const listingsKept = 2
+/** Names of listings that are kept for a moment: some megabytes. */
+const mostNames = 50_000
+
+interface Listing {
+  leaf: Leaf
+  at: number
+}
 
 export function createStateDirectory(root: string, clock: Clock): StateDirectory {
   const leafPath = (bucket: string): string => path.join(root, bucket)
-  const listings = new Map<string, { leaf: Leaf; at: number }>()
+  const listings = new Map<string, Listing>()
+  let namesKept = 0
+
+  const drop = (bucket: string): void => {
+    const listing = listings.get(bucket)
+    if (!listing) return
+    namesKept -= listing.leaf.names
+    listings.delete(bucket)
+  }
+  /** The oldest go when there are too many names; a leaf of its own size is kept whatever it is. */
+  const keep = (listing: Listing): void => {
+    drop(listing.leaf.bucket)
+    listings.set(listing.leaf.bucket, listing)
+    namesKept += listing.leaf.names
+    for (const oldest of listings.keys()) {
+      if (namesKept <= mostNames || listings.size === 1) break
+      drop(oldest)
+    }
+  }
 
   const mark = (bucket: string): string | undefined => {
     const stats = attempt(root, () => statSync(leafPath(bucket), { bigint: true, throwIfNoEntry: false }))
@@ -70,12 +96,7 @@ export function createStateDirectory(root: string, clock: Clock): StateDirectory
     const before = mark(bucket)
     const listed = await listLeaf(root, bucket)
     const result: Leaf = before === undefined ? listed : { ...listed, mark: before }
-    listings.delete(bucket)
-    listings.set(bucket, { leaf: result, at: startedAt })
-    for (const oldest of listings.keys()) {
-      if (listings.size <= listingsKept) break
-      listings.delete(oldest)
-    }
+    keep({ leaf: result, at: startedAt })
     return result
   }
 
@@ -171,7 +192,12 @@ async function listLeaf(root: string, bucket: string): Promise<Leaf> {
     const size = sizeOf(root, `${bucket}/${name}`)
     strays.push({ name: bytesOf(`${bucket}/${name}`), device: parsed.device, code, size })
   }
-  return { bucket, byDevice, strays: strays.map((stray) => nameTwin(stray, byDevice)) }
+  return {
+    bucket,
+    byDevice,
+    strays: strays.map((stray) => nameTwin(stray, byDevice)),
+    names: names.length,
+  }
 }
 
 /** Of a device in both spellings Z-Push reaches only the lower-case one. */

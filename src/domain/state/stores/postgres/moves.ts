@@ -73,7 +73,10 @@ async function* readStates(database: Postgres, device: string, entries: StateEnt
 }
 
 /** Of the data as they are read back, not the column that was written with them. */
-export async function digestRows(database: Queryable, devices: string[]): Promise<Map<string, DeviceDigests>> {
+export async function digestRows(
+  database: Queryable,
+  devices: string[],
+): Promise<Map<string, DeviceDigests>> {
   const versions = await database.query<{ device: string; version: string }>(
     'SELECT device, version::text AS version FROM state_devices WHERE device = ANY($1)',
     [devices],
@@ -84,7 +87,9 @@ export async function digestRows(database: Queryable, devices: string[]): Promis
        FROM states WHERE device = ANY($1)`,
     [devices],
   )
-  const all = new Map<string, DeviceDigests>(devices.map((device) => [device, { fingerprint: '', digests: [] }]))
+  const all = new Map<string, DeviceDigests>(
+    devices.map((device) => [device, { fingerprint: '', digests: [] }]),
+  )
   const known = new Map(versions.rows.map((row) => [row.device, row.version]))
   for (const row of rows) {
     const device = all.get(row.device)

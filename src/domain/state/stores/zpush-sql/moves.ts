@@ -107,7 +107,10 @@ export function groupsOf<T extends { size: number }>(entries: T[]): T[][] {
 }
 
 /** The server hashes what it reads back from its tables, so the bytes need not travel. */
-export async function digestRows(database: Queryable, devices: string[]): Promise<Map<string, DeviceDigests>> {
+export async function digestRows(
+  database: Queryable,
+  devices: string[],
+): Promise<Map<string, DeviceDigests>> {
   const { rows } = await database.query<RowOfState>(
     listSql(`, encode(sha256(coalesce(state_data, '')), 'hex') AS sha256`),
     [devices],
