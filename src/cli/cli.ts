@@ -26,6 +26,7 @@ const verbs: Record<string, () => Promise<RegisterVerb>> = {
   doctor: async () => (await import('./commands/doctor.ts')).registerDoctor,
   keys: async () => (await import('./commands/keys.ts')).registerKeys,
   jobs: async () => (await import('./commands/jobs.ts')).registerJobs,
+  push: async () => (await import('./commands/push.ts')).registerPush,
   bodies: async () => (await import('./commands/bodies.ts')).registerBodies,
   state: async () => (await import('./commands/state.ts')).registerState,
 }

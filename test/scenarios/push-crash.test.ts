@@ -99,6 +99,19 @@ describe('the sending worker is killed', () => {
   })
 })
 
+test('a worker that is told to stop finishes what is on its way', async () => {
+  const { site } = await begin({ confirmMs: 0 })
+  site.cloud.answer(async () => {
+    await pause(1_500)
+    return { status: 204 }
+  })
+  const worker = await site.startWorker()
+  await eventually(() => expect(site.cloud.received).toHaveLength(1))
+  worker.signal('SIGTERM')
+  expect(await worker.exit).toEqual({ code: 0, signal: null })
+  expect(await stateOf(site)).toBe('sent')
+})
+
 /** Everything is up but the worker, and a push is accepted. */
 async function begin({ confirmMs }: { confirmMs: number }): Promise<{ site: PushSite; sentAt: number }> {
   const site = await openPushSite('redis')

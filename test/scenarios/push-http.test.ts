@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { expect, test } from 'vitest'
 import { browserKeys } from '../domain/push/ground.ts'
 import { eventually } from '../support/processes.ts'
@@ -237,11 +239,14 @@ test('an Idempotency-Key sends once, and a withdrawn push is not delivered', asy
 test('a listen whose client has gone takes nothing along, and 10,000 connects and disconnects leave nothing behind', async () => {
   const { web } = await begin()
   const token = await register(web, 'phone')
+  const first = await web.call('GET', '/v1/listen?device=phone&waitMs=0', { key: token })
+  // Nobody but who has a later cursor may make anything count as received.
+  const listen = `/v1/listen?device=phone&after=${String(first.headers['baton-cursor'])}`
   const ids: string[] = []
   for (let round = 0; round < 50; round += 1) {
     const abort = new AbortController()
     const gone = Array.from({ length: 200 }, () =>
-      web.call('GET', '/v1/listen?device=phone', { key: token, signal: abort.signal }).catch(() => undefined),
+      web.call('GET', listen, { key: token, signal: abort.signal }).catch(() => undefined),
     )
     setTimeout(() => abort.abort(), 20)
     await Promise.all(gone)
@@ -250,11 +255,91 @@ test('a listen whose client has gone takes nothing along, and 10,000 connects an
     })
     ids.push(sent.json<{ id: string }>().id)
   }
-  // What was never answered was never received; it comes with whatever cursor, the one of the beginning too.
-  const heard = await web.call('GET', '/v1/listen?device=phone&waitMs=1000', { key: token })
+  const heard = await web.call('GET', `${listen}&waitMs=1000`, { key: token })
   expect(heard.json<Heard>().notifications.map((each) => each.id)).toEqual(ids)
   await eventually(async () => {
     const metrics = await web.call('GET', '/metrics', { key: operatorKey })
     expect(metrics.text).toMatch(/^baton_push_listens 0$/m)
   })
 })
+
+test('the command line sends, shows and lists', async () => {
+  const { web, site } = await begin()
+  const token = await register(web, 'phone')
+  const sent = await site.command(['push', 'send', '{"n":1}', '--device', 'phone', '--normal', '--json'])
+  expect(sent.code).toBe(0)
+  const { id, devices } = JSON.parse(sent.stdout[0] ?? '') as { id: string; devices: number }
+  expect(devices).toBe(1)
+  const heard = await web.call('GET', '/v1/listen?device=phone&waitMs=0', { key: token })
+  expect(heard.json<Heard>().notifications).toMatchObject([{ id, payload: { n: 1 } }])
+  const shown = await site.command(['push', 'show', id])
+  expect(shown.stdout[0]).toBe('phone  delivered')
+  const listed = await site.command(['push', 'devices'])
+  expect(listed.stdout).toEqual([expect.stringMatching(/^phone {2}- {2}no transport {2}1 open/)])
+  expect((await site.command(['push', 'show', 'nothing'])).code).toBe(1)
+  expect((await site.command(['push', 'send', '--device', 'nobody'])).code).toBe(1)
+})
+
+test('a slow reader costs little memory and loses nothing', async () => {
+  const { web, site } = await begin()
+  await register(web, 'slow')
+  const reader = connect(Number(new URL(web.address).port), '127.0.0.1')
+  reader.write(
+    `GET /v1/listen?device=slow HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer ${operatorKey}\r\n\r\n`,
+  )
+  await new Promise((resolve) => reader.once('data', resolve))
+  reader.pause()
+  const payload = 'x'.repeat(16_000)
+  const send = async (device: string): Promise<Set<string>> => {
+    const ids = new Set<string>()
+    for (let n = 0; n < 60; n += 1) {
+      const body = Array.from({ length: 50 }, () => ({ to: { device }, payload, priority: 'normal' }))
+      const sent = await web.call('POST', '/v1/pushes', { body })
+      for (const { id } of sent.json<{ pushes: { id: string }[] }>().pushes) ids.add(id)
+    }
+    return ids
+  }
+  // As many for a device that nobody reads, so that what accepting takes is not counted.
+  await register(web, 'other')
+  await send('other')
+  const before = residentMiB(web.process.pid)
+  const ids = await send('slow')
+  const [given] = await site.query('SELECT count(*)::int AS n FROM pushes WHERE delivered_seq IS NOT NULL')
+  // 48 MB are waiting; only what fits into the connection has been fetched.
+  expect(given?.['n']).toBeLessThan(600)
+  expect(residentMiB(web.process.pid) - before).toBeLessThan(64)
+  const heard = new Set<string>()
+  let text = ''
+  reader.on('data', (chunk) => {
+    text += chunk.toString('latin1')
+    for (const [, id = ''] of text.matchAll(/"id":"([0-9a-f-]{36})"/g)) heard.add(id)
+    text = text.slice(-100)
+  })
+  reader.resume()
+  await eventually(() => expect(heard.size).toBe(ids.size), { timeoutMs: 30_000 })
+  reader.destroy()
+})
+
+test('a stop answers the listens that wait, ends the streams, and is clean', async () => {
+  const { web } = await begin()
+  const token = await register(web, 'phone')
+  await register(web, 'tv')
+  const waiting = web.call('GET', '/v1/listen?device=phone', { key: token })
+  const events = await fetch(`${web.address}/v1/listen?device=tv`, {
+    headers: { authorization: `Bearer ${operatorKey}`, accept: 'text/event-stream' },
+  })
+  const stream = events.text()
+  await eventually(async () => {
+    const metrics = await web.call('GET', '/metrics', { key: operatorKey })
+    expect(metrics.text).toMatch(/^baton_push_listens 2$/m)
+  })
+  const startedAt = performance.now()
+  web.process.signal('SIGTERM')
+  expect((await waiting).status).toBe(204)
+  expect(await stream).toContain('retry:')
+  expect(performance.now() - startedAt).toBeLessThan(2_000)
+  expect(await web.process.exit).toEqual({ code: 0, signal: null })
+})
+
+const residentMiB = (pid: number): number =>
+  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1_024

@@ -18,6 +18,8 @@ export interface PushSite {
   cloud: PushService
   startWeb(env?: Record<string, string>): Promise<WebNode>
   startWorker(env?: Record<string, string>): Promise<BatonProcess>
+  /** Runs one command to its end. */
+  command(args: string[]): Promise<{ code: number | null; stdout: string[] }>
   query<R extends Record<string, unknown>>(sql: string, values?: unknown[]): Promise<R[]>
   /** Devices of this name and number, each with a webhook at the cloud, its path the device's name. */
   devices(count: number, prefix?: string): Promise<string[]>
@@ -97,6 +99,11 @@ export async function openPushSite(
       const { pid, ...process } = spawnBaton(['worker'], { ...environment, LOG_LEVEL: 'info', ...env })
       await process.waitForLine(/ready|takes jobs|serves|is up/i, 20_000)
       return { pid, ...process }
+    },
+    command: async (args) => {
+      const process = spawnBaton(args, environment)
+      const { code } = await process.exit
+      return { code, stdout: [...process.stdout] }
     },
     query: async (sql, values) => (await postgres.query<never>(sql, values)).rows,
     devices: async (count, prefix = 'device') => {

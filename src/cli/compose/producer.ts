@@ -2,6 +2,7 @@ import type { Config } from '../../platform/config/config.ts'
 import { createLog } from '../../platform/log.ts'
 import { type Acceptance, createAcceptance } from '../../platform/queues/accept.ts'
 import type { Ledger } from '../../platform/queues/ledger.ts'
+import type { PayloadStore } from '../../platform/queues/payload-store.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
 import { createGround } from '../compose.ts'
 import { loadJobs } from '../load-jobs.ts'
@@ -12,6 +13,7 @@ export interface Producer {
   registry: Registry
   ledger: Ledger
   acceptance: Acceptance
+  payloads: PayloadStore
 }
 
 /** Opens the stores for one command, and closes them when it is done. */
@@ -20,10 +22,10 @@ export async function withProducer<T>(config: Config, work: (producer: Producer)
   const quiet = { ...config, logLevel: 'error' as const }
   const ground = await openGround(quiet)
   try {
-    const { postgres, ledger, backend, clock } = ground
+    const { ledger, payloads } = ground
     // Away or not: the rows are in, and the reconciler adds what is missing.
-    const acceptance = createAcceptance({ postgres, ledger, backend, clock, onError: () => undefined })
-    const result = await work({ registry, ledger, acceptance })
+    const acceptance = createAcceptance({ ...ground, onError: () => undefined })
+    const result = await work({ registry, ledger, acceptance, payloads })
     await acceptance.idle()
     return result
   } finally {
@@ -31,7 +33,8 @@ export async function withProducer<T>(config: Config, work: (producer: Producer)
   }
 }
 
-async function openGround(config: Config): Promise<ReturnType<typeof createGround>> {
+/** A ground for one command, its stores reached. Whoever takes it releases it. */
+export async function openGround(config: Config): Promise<ReturnType<typeof createGround>> {
   const database = await openDatabase(config, createLog({ level: config.logLevel, process: 'command' }))
   const ground = createGround(config, {
     process: 'command',

@@ -31,7 +31,7 @@ export function createVapid(keys: VapidKeys, clock: Clock): Vapid {
       crv: 'P-256',
       x: point.toString('base64url', 1, 33),
       y: point.toString('base64url', 33, 65),
-      d: Buffer.from(keys.privateKey, 'base64url').toString('base64url'),
+      d: scalarOf(keys.privateKey).toString('base64url'),
     },
   })
   const tokens = new Map<string, { header: string; madeAt: number }>()
@@ -59,4 +59,10 @@ export function createVapid(keys: VapidKeys, clock: Clock): Vapid {
       return known !== undefined && clock.now() - known.madeAt > freshMs
     },
   }
+}
+
+/** 32 bytes, also when the leading ones are zero and were left out. */
+function scalarOf(text: string): Buffer {
+  const bytes = Buffer.from(text, 'base64url')
+  return Buffer.concat([Buffer.alloc(Math.max(0, 32 - bytes.length)), bytes])
 }
