@@ -99,6 +99,16 @@ test.each(['crash', 'leave'])(
   },
 )
 
+test('a job that takes its process down takes none of those beside it along', async () => {
+  const site = await openSite({ engine: 'redis' })
+  const beside = [await site.enqueue('sleep', { ms: 1_500 })]
+  const bad = await site.enqueue('leave', { ms: 100, code: 1 })
+  for (let more = 0; more < 2; more++) beside.push(await site.enqueue('sleep', { ms: 1_500 }))
+  await site.startWorker({ WORKER_PROCESSES: '1', WORKER_CONCURRENCY: '4' })
+  expect(await site.jobIs(bad, 'failed', 60_000)).toMatchObject({ error: { code: 'JOB_POISONOUS' } })
+  for (const id of beside) await site.jobIs(id, 'completed', 30_000)
+})
+
 test('a job that blocks the event loop is found with its stack, and its child is replaced', async () => {
   const site = await openSite({ engine: 'redis' })
   const worker = await site.startWorker({ WATCHDOG_MS: '1000', WORKER_PROCESSES: '1' })

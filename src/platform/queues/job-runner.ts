@@ -14,6 +14,7 @@ import type { JobMetrics } from './job-metrics.ts'
 import type { Ledger } from './ledger.ts'
 import type { Registry } from './registry.ts'
 import { type Engine, runJob } from './run-job.ts'
+import { createSuspects } from './suspects.ts'
 
 export interface JobRunnerOptions<Deps> {
   registry: Registry<Deps>
@@ -87,6 +88,7 @@ export function createJobRunner<Deps>(options: JobRunnerOptions<Deps>): JobRunne
   const engine: Engine = {
     ...options,
     registry: options.registry,
+    suspects: createSuspects(),
     draining: draining.signal,
     givingUp: givingUp.signal,
     unknownMs: limits.unknownMs,

@@ -35,6 +35,7 @@ interface StartedRow {
   attempts: number
   max_attempts: number
   interruptions: number
+  crashes: number
   checkpoint: unknown
   context: JobOrigin | null
 }
@@ -93,6 +94,7 @@ const asStarted = (row: StartedRow): StartResult => ({
   attempt: row.attempts + 1,
   maxAttempts: row.max_attempts,
   interruptions: row.interruptions,
+  crashes: row.crashes,
   checkpoint: row.checkpoint ?? undefined,
   context: row.context ?? undefined,
 })

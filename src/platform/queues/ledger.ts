@@ -83,6 +83,8 @@ export type StartResult =
       attempt: number
       maxAttempts: number
       interruptions: number
+      /** How often it was there when its process died. */
+      crashes: number
       checkpoint: unknown
       context: JobOrigin | undefined
     }

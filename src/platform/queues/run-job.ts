@@ -15,6 +15,7 @@ import type { JobMetrics, RunOutcome } from './job-metrics.ts'
 import type { Ending, Ledger, StartResult } from './ledger.ts'
 import type { Registry } from './registry.ts'
 import { failure, judge, type Verdict } from './settlement.ts'
+import type { Suspects } from './suspects.ts'
 
 /** What all runs of a process share. */
 export interface Engine {
@@ -26,6 +27,8 @@ export interface Engine {
   clock: Clock
   metrics: JobMetrics
   runner: string
+  suspects: Suspects
+  payloads?: PayloadStore
   /** Aborts at drain: a run that has not begun goes back. */
   draining: AbortSignal
   /** Aborts when the time for writing is over. */
@@ -40,6 +43,8 @@ export interface Engine {
 
 /** Stalls of work without a row; the ledger counts those of the others. */
 const poisonStalls = 5
+/** What a suspect waits while another one runs here, ms. */
+const suspectPauseMs = 1_000
 const maxUnknownNames = 1_000
 const handedBack: Disposition = { kind: 'handed-back' }
 const finished: Disposition = { kind: 'finished' }
@@ -80,6 +85,10 @@ async function startRow(engine: Engine, run: ActiveRun): Promise<StartResult | {
       run.attempt = result.attempt
       run.maxAttempts = result.maxAttempts
       run.origin = result.context
+      if (!run.settled && !engine.suspects.admits(run, result.crashes)) {
+        await engine.ledger.finish(id, run.token, { kind: 'snooze', delayMs: suspectPauseMs })
+        return { kind: 'held' }
+      }
       if (!run.settled) return result
       // Nobody waited for this answer any more: give the row back, or it is held until this process is gone.
       await engine.ledger.finish(id, run.token, { kind: 'interrupted' }).catch(() => undefined)

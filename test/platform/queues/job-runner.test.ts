@@ -50,6 +50,34 @@ describe.each<EngineKind>(['redis', 'postgres'])('a runner on %s', (kind) => {
       expect(view.error?.stack).toContain('job-runner.test.ts')
     })
 
+    it('that was there at several crashes is run beside no other such one, and delays nobody else', async () => {
+      const { queue, run, enqueue, reaches, postgres } = stage()
+      let suspects = 0
+      let most = 0
+      let beside = 0
+      const name = queue()
+      const suspect = jobOf(name, 'suspect', async () => {
+        most = Math.max(most, ++suspects)
+        await new Promise((resolve) => setTimeout(resolve, 300))
+        suspects--
+      })
+      const other = jobOf(name, 'other', async () => {
+        beside = Math.max(beside, suspects)
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      })
+      const ids = await Promise.all([1, 2, 3].map(() => enqueue(suspect)))
+      await postgres.query('UPDATE jobs SET crashes = 2 WHERE id = ANY($1)', [ids])
+      const others = await Promise.all(Array.from({ length: 10 }, () => enqueue(other)))
+      await run([suspect, other], { concurrency: 4 })
+      for (const id of [...others, ...ids]) await reaches(id, 'completed')
+      expect({ most, beside }).toEqual({ most: 1, beside: 1 })
+      const { rows } = await postgres.query(
+        'SELECT sum(interruptions)::int AS n, max(attempts) AS attempts FROM jobs WHERE id = ANY($1)',
+        [ids],
+      )
+      expect(rows).toEqual([{ n: 0, attempts: 1 }])
+    })
+
     it.each([
       ['null', null, 'Not an error was thrown, but null.'],
       ['undefined', undefined, 'Not an error was thrown, but undefined.'],

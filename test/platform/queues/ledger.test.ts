@@ -155,6 +155,7 @@ describe('a start', () => {
       attempt: 1,
       maxAttempts: 3,
       interruptions: 0,
+      crashes: 0,
       checkpoint: undefined,
       context: { requestId: 'r' },
     })

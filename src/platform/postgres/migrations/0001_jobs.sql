@@ -52,7 +52,7 @@ CREATE UNIQUE INDEX jobs_dedupe ON jobs (name, dedupe_key) WHERE outcome IS NULL
 -- Step 2 of docs/protocols/jobs.md. A token that stands there already is that of a start whose answer was lost.
 CREATE FUNCTION jobs_start(ids uuid[], tokens uuid[], runners text[])
 RETURNS TABLE (token uuid, payload json, attempts integer, max_attempts integer, interruptions integer,
-  checkpoint json, context json)
+  crashes integer, checkpoint json, context json)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
   -- Until the end of this transaction, which is this one call: nobody waits for the disk.
@@ -61,7 +61,8 @@ BEGIN
       runner = runners[array_position(ids, j.id)], started_at = now()
     WHERE j.id = ANY(ids) AND (j.outcome IS NULL) IS TRUE AND j.run_at + interval '0' <= now()
       AND (j.run_token IS NULL OR j.run_token = tokens[array_position(ids, j.id)])
-    RETURNING j.run_token, j.payload, j.attempts, j.max_attempts, j.interruptions, j.checkpoint, j.context;
+    RETURNING j.run_token, j.payload, j.attempts, j.max_attempts, j.interruptions, j.crashes, j.checkpoint,
+      j.context;
 END $$;
 
 -- Step 3. `relaxed` is false within the transaction of a handler, whose writes are to be as durable as it chose.
