@@ -62,8 +62,9 @@ export const rebalanceBodies = defineJob({
 })
 
 /**
- * Removes bodies that no job has referred to for BODY_RETENTION_MS, in two steps a day apart. A job refers to a body
- * when the id stands anywhere in its payload, checkpoint or result, as long as the job is kept.
+ * Removes bodies that nothing has referred to for BODY_RETENTION_MS, in two steps a day apart. A job refers to a body
+ * when the id stands anywhere in its payload, checkpoint or result, as long as the job is kept; a schedule and a push
+ * do by their payload.
  */
 export const sweepBodies = defineJob({
   ...alone,
@@ -87,25 +88,68 @@ export const bodyJobs = [repairBodies, scrubBodies, rebalanceBodies, sweepBodies
 
 /**
  * Counted anew by reading, since a counter that is one off removes what somebody needs. Any 64 hex digits count: a
- * word that only looks like an id keeps a body too long, which is the harmless mistake.
+ * word that only looks like an id keeps a body too long, which is the harmless mistake. A payload that lies in a body
+ * itself names in its row what it speaks of.
  */
 export async function keepReferenced(
   postgres: Postgres,
   candidates: Set<string>,
   signal?: AbortSignal,
 ): Promise<void> {
-  for (let after = '00000000-0000-0000-0000-000000000000'; candidates.size > 0 && !signal?.aborted; ) {
-    const { rows } = await postgres.query<{ last: string | null; ids: string[] | null }>({
-      name: 'bodies-references',
-      text: `WITH page AS MATERIALIZED (
-          SELECT id, concat(payload, checkpoint, result) AS text FROM jobs WHERE id > $1 ORDER BY id LIMIT 2000)
-        SELECT (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last,
-          (SELECT array_agg(DISTINCT found[1]) FROM page, regexp_matches(text, '[0-9a-f]{64}', 'g') AS found) AS ids`,
-      values: [after],
-    })
-    for (const id of rows[0]?.ids ?? []) candidates.delete(id)
-    if (!rows[0]?.last) return
-    after = rows[0].last
+  for (const place of places) {
+    for (let after = place.first; candidates.size > 0; ) {
+      signal?.throwIfAborted()
+      const page = await readPage(postgres, place, after)
+      for (const id of page.ids) candidates.delete(id)
+      if (!page.last) break
+      after = page.last
+    }
   }
-  signal?.throwIfAborted()
+}
+
+/** A table whose rows may name bodies, walked along its primary key. */
+interface Place {
+  table: string
+  key: string[]
+  types: string[]
+  first: string[]
+  text: string
+}
+
+const firstId = '00000000-0000-0000-0000-000000000000'
+const places: Place[] = [
+  {
+    table: 'jobs',
+    key: ['id'],
+    types: ['uuid'],
+    first: [firstId],
+    text: 'concat(payload, checkpoint, result)',
+  },
+  { table: 'schedules', key: ['name'], types: ['text'], first: [''], text: 'payload::text' },
+  {
+    table: 'pushes',
+    key: ['id', 'device'],
+    types: ['uuid', 'text'],
+    first: [firstId, ''],
+    text: 'payload::text',
+  },
+]
+
+async function readPage(
+  postgres: Postgres,
+  { table, key, types, text }: Place,
+  after: string[],
+): Promise<{ last: string[] | null; ids: string[] }> {
+  const keys = key.join(', ')
+  const backwards = key.map((each) => `${each} DESC`).join(', ')
+  const places = types.map((type, index) => `$${index + 1}::${type}`).join(', ')
+  const { rows } = await postgres.query<{ last: string[] | null; ids: string[] | null }>({
+    name: `bodies-references-${table}`,
+    text: `WITH page AS MATERIALIZED (
+        SELECT ${keys}, ${text} AS text FROM ${table} WHERE (${keys}) > (${places}) ORDER BY ${keys} LIMIT 2000)
+      SELECT (SELECT ARRAY[${key.map((each) => `${each}::text`).join(', ')}] FROM page ORDER BY ${backwards} LIMIT 1) AS last,
+        (SELECT array_agg(DISTINCT found[1]) FROM page, regexp_matches(text, '[0-9a-f]{64}', 'g') AS found) AS ids`,
+    values: after,
+  })
+  return { last: rows[0]?.last ?? null, ids: rows[0]?.ids ?? [] }
 }

@@ -3,6 +3,7 @@ import type { Bodies } from '../src/domain/bodies/bodies.ts'
 import type { StateAdministration } from '../src/domain/state/administration.ts'
 import type { Log } from '../src/platform/log.ts'
 import type { Postgres } from '../src/platform/postgres/postgres.ts'
+import type { EnqueueIn } from '../src/platform/queues/enqueue-in.ts'
 
 /** What every job of the project is given as its second argument. A further thing is made in src/cli/compose/deps.ts. */
 export interface Deps {
@@ -12,6 +13,8 @@ export interface Deps {
   clock: Clock
   log: Log
   enqueue: Enqueue
+  /** Within a transaction of the handler's own: after its roll-back the job never existed. */
+  enqueueIn: EnqueueIn
 }
 
 /**

@@ -7,9 +7,11 @@ import { createPostgres, type Postgres } from '../platform/postgres/postgres.ts'
 import type { BullmqBackend } from '../platform/queues/backends/bullmq.ts'
 import type { Ledger } from '../platform/queues/ledger.ts'
 import { createLedger } from '../platform/queues/ledger-postgres.ts'
+import type { PayloadStore } from '../platform/queues/payload-store.ts'
 import { createTroubleLog } from '../platform/trouble-log.ts'
 import type { WakeBus } from '../platform/wake-bus.ts'
 import { createBackend, createWakeBus } from './compose/engines.ts'
+import { createPayloads } from './compose/payloads.ts'
 
 /** What every process stands on. Made here and in compose/, nowhere else. */
 export interface Ground {
@@ -21,6 +23,7 @@ export interface Ground {
   ledger: Ledger
   backend: BullmqBackend
   wakeBus: WakeBus
+  payloads: PayloadStore
   /** Closes what was opened, last first. */
   releasers: Releasers
 }
@@ -60,5 +63,7 @@ export function createGround(config: Config, options: GroundOptions): Ground {
   const wakeBus = createWakeBus({ config, postgres, clock, onError })
   releasers.add('wake bus', () => wakeBus.close())
   const ledger = createLedger({ postgres, clock })
-  return { config, clock, log, metrics: createMetrics(), postgres, ledger, backend, wakeBus, releasers }
+  const metrics = createMetrics()
+  const parts = { config, clock, log, metrics, postgres, ledger, backend, wakeBus, releasers }
+  return { ...parts, payloads: createPayloads(parts) }
 }

@@ -6,6 +6,8 @@ import { loadConfig } from '../../platform/config/config.ts'
 import type { Acceptance, NewJobInput } from '../../platform/queues/accept.ts'
 import { INPUT_INVALID, JOB_FINISHED, JOB_NOT_FINISHED, JOB_NOT_FOUND } from '../../platform/queues/errors.ts'
 import type { JobState, JobView } from '../../platform/queues/ledger.ts'
+import { isClaim, redeem } from '../../platform/queues/payload-claim.ts'
+import type { PayloadStore } from '../../platform/queues/payload-store.ts'
 import { assertFits, type Registry } from '../../platform/queues/registry.ts'
 import type { Cli, RegisterVerb } from '../cli.ts'
 import { type Producer, withProducer } from '../compose/producer.ts'
@@ -58,9 +60,17 @@ function registerShow(jobs: Command, cli: Cli): void {
     .description('Shows one job as JSON.')
     .option('--json', 'the same')
     .action((id: string) =>
-      open(async ({ ledger }) => cli.print(JSON.stringify(await found(ledger.get(known(id)), id), null, 2))),
+      open(async ({ ledger, payloads }) => {
+        const job = await found(ledger.get(known(id)), id)
+        const payload = await shownPayload(job.payload, payloads)
+        cli.print(JSON.stringify({ ...job, payload }, null, 2))
+      }),
     )
 }
+
+/** One that is kept apart and cannot be read is shown as its row has it: by its reference. */
+const shownPayload = async (payload: unknown, payloads: PayloadStore): Promise<unknown> =>
+  isClaim(payload) ? redeem(payload, payloads).catch(() => payload) : payload
 
 async function found<T>(looking: Promise<T | undefined>, id: string): Promise<T> {
   const job = await looking

@@ -3,6 +3,7 @@ import { messageOf } from '../../core/errors.ts'
 import { createBodies } from '../../domain/bodies/bodies.ts'
 import { createBodyStores } from '../../domain/bodies/create-body-store.ts'
 import { createAcceptance } from '../../platform/queues/accept.ts'
+import { createEnqueueIn } from '../../platform/queues/enqueue-in.ts'
 import { assertFits, type Registry } from '../../platform/queues/registry.ts'
 import type { Ground } from '../compose.ts'
 import { createAdministration } from './state.ts'
@@ -15,16 +16,15 @@ export function createDeps(ground: Ground, registry: Registry): Deps {
   releasers.add('bodies', () => bodies.close())
   const { states, close } = createAdministration({ databaseUrl: postgres.url, clock, log })
   releasers.add('states', close)
-  return { postgres, bodies, states, clock, log, enqueue: createEnqueue(ground, registry) }
+  const enqueue = createEnqueue(ground, registry)
+  const enqueueIn = createEnqueueIn({ ...ground, registry })
+  return { postgres, bodies, states, clock, log, enqueue, enqueueIn }
 }
 
 function createEnqueue(ground: Ground, registry: Registry): Enqueue {
-  const { postgres, ledger, backend, clock, log } = ground
+  const { log } = ground
   const acceptance = createAcceptance({
-    postgres,
-    ledger,
-    backend,
-    clock,
+    ...ground,
     onError: (error) =>
       log.warn({ reason: messageOf(error) }, 'the queue is away; the reconciler adds it later'),
   })

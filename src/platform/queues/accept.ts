@@ -9,6 +9,8 @@ import type { Job } from './job.ts'
 import type { Accepted, JobOrigin, Ledger, NewJob } from './ledger.ts'
 import { asInputError, isDataError } from './ledger-batch.ts'
 import { toJson } from './ledger-json.ts'
+import { claimFor, claimLarge, isLarge } from './payload-claim.ts'
+import type { PayloadStore } from './payload-store.ts'
 
 /** What a producer asks for. The payload must have been checked against the job's schema. */
 export interface NewJobInput {
@@ -26,6 +28,12 @@ export interface NewJobInput {
   context?: JobOrigin
 }
 
+/** What `prepare` has made of it: ready for a transaction. */
+export interface PreparedJob extends NewJobInput {
+  /** As it goes into the row: a claim, for a large payload. */
+  payloadJson: string
+}
+
 /** Step 1 of docs/protocols/jobs.md: the way in for work. */
 export interface Acceptance {
   /**
@@ -38,12 +46,19 @@ export interface Acceptance {
    */
   accept(jobs: NewJobInput[]): Promise<Accepted[]>
   /**
-   * The same within the caller's transaction: the rows stand and fall with it. `handOver` is to be called after its
-   * commit; without it the reconciler finds the rows when they are overdue.
+   * Before a transaction: puts large payloads away, which takes time that nobody should hold a connection for. What
+   * comes to no row is swept later.
+   *
+   * @throws INPUT_INVALID when JSON cannot carry a payload
+   */
+  prepare(jobs: NewJobInput[]): Promise<PreparedJob[]>
+  /**
+   * The same as `accept` within the caller's transaction: the rows stand and fall with it. `handOver` is to be called
+   * after its commit; without it the reconciler finds the rows when they are overdue.
    *
    * @throws what `accept` throws
    */
-  acceptIn(database: Queryable, jobs: NewJobInput[]): Promise<{ accepted: Accepted[]; handOver(): void }>
+  acceptIn(database: Queryable, jobs: PreparedJob[]): Promise<{ accepted: Accepted[]; handOver(): void }>
   /** Jobs that were asked for and are not committed yet. */
   readonly pending: number
   /** Resolves when nothing is under way, neither to Postgres nor to the queue. */
@@ -59,6 +74,8 @@ export interface AcceptanceOptions {
   onError(error: unknown): void
   /** Most jobs that may wait to be committed; 20,000 unless said. */
   maxPending?: number
+  /** Takes payloads that are too large for a row; without it they stay there. */
+  payloads?: PayloadStore
 }
 
 /** Rows of one INSERT. A single request may have more, it is never split. */
@@ -72,7 +89,7 @@ interface Request {
 }
 
 export function createAcceptance(options: AcceptanceOptions): Acceptance {
-  const { ledger, clock } = options
+  const { ledger, clock, payloads } = options
   const adder = createAdder(options)
   const inserts = createBatcher<Request, Settled>({
     maxItems: 256,
@@ -82,6 +99,7 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
   const admission = createAdmission(options.maxPending ?? 20_000)
 
   const takeDurable = async (rows: NewJob[]): Promise<Accepted[]> => {
+    if (payloads && rows.some(hasLarge)) await claimLarge(rows, payloads)
     const queued = adder.reachable()
     for (const row of rows) row.queued = queued
     const settled = await inserts.add({ rows })
@@ -106,6 +124,7 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
 
   return {
     accept: (inputs) => admission.admit(inputs, () => takeAll(inputs)),
+    prepare: (inputs) => Promise.all(inputs.map((input) => prepared(input, payloads))),
     acceptIn: (database, inputs) =>
       admission.admit(inputs, async () => {
         const taken: { rows: NewJob[]; accepted: Accepted[] } = { rows: [], accepted: [] }
@@ -126,6 +145,14 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
       await adder.idle()
     },
   }
+}
+
+const hasLarge = (row: NewJob): boolean => row.payloadJson !== undefined && isLarge(row.payloadJson)
+
+async function prepared(input: NewJobInput, payloads: PayloadStore | undefined): Promise<PreparedJob> {
+  const json = toJson(input.payload, '/payload')
+  const apart = payloads !== undefined && (input.durable ?? input.job.durable) && isLarge(json)
+  return { ...input, payloadJson: apart ? await claimFor(json, payloads) : json }
 }
 
 /** Counts what is under way, and refuses before anything is done. */
@@ -218,7 +245,7 @@ function splitInputs(inputs: NewJobInput[], clock: Clock): Split {
 }
 
 /** The row of a job that is asked for. */
-export function rowOf(input: NewJobInput, now: number): NewJob {
+export function rowOf(input: NewJobInput & Partial<PreparedJob>, now: number): NewJob {
   const { job } = input
   const dedupeKey = input.dedupeKey ?? job.dedupe?.(input.payload)
   return {
@@ -226,7 +253,7 @@ export function rowOf(input: NewJobInput, now: number): NewJob {
     name: job.name,
     queue: job.queue,
     payload: input.payload,
-    payloadJson: toJson(input.payload, '/payload'),
+    payloadJson: input.payloadJson ?? toJson(input.payload, '/payload'),
     priority: input.priority ?? 0,
     maxAttempts: job.attempts,
     delayMs: input.delayMs ?? 0,

@@ -4,6 +4,8 @@ import { rowOf } from './accept.ts'
 import type { Job } from './job.ts'
 import type { Accepted, JobOrigin, Ledger } from './ledger.ts'
 import { unqueuedChannel } from './ledger-sql.ts'
+import { claimLarge } from './payload-claim.ts'
+import type { PayloadStore } from './payload-store.ts'
 import { assertFits, type Registry } from './registry.ts'
 
 export interface EnqueueOptions {
@@ -32,12 +34,16 @@ export interface EnqueueInOptions {
   ledger: Ledger
   registry: Registry<never>
   clock: Clock
+  /** Takes payloads that are too large for a row; without it they stay there. */
+  payloads?: PayloadStore
 }
 
-export function createEnqueueIn({ ledger, registry, clock }: EnqueueInOptions): EnqueueIn {
+export function createEnqueueIn({ ledger, registry, clock, payloads }: EnqueueInOptions): EnqueueIn {
   return async (client, job, payload, options = {}) => {
     assertFits(registry.validate(job.name, payload))
     const row = rowOf({ ...options, job: registry.get(job.name), payload }, clock.now())
+    // Over connections of its own. When the transaction rolls back, a sweep removes what lies there for nobody.
+    if (payloads) await claimLarge([row], payloads)
     const [accepted] = await ledger.insert([{ ...row, queued: false }], client)
     if (!accepted) throw new Error('the ledger gave no answer')
     if (!accepted.duplicate) await tellReconciler(client)

@@ -113,3 +113,15 @@ export const INTAKE_OVERLOADED = defineError(
   '{pending} jobs wait to be committed already. Nothing was changed; try again a little later.',
   { status: 503, retry: 'after', report: true },
 )
+
+export const PAYLOAD_UNAVAILABLE = defineError(
+  'PAYLOAD_UNAVAILABLE',
+  'The payload lies in the stores of bodies and cannot be used now: {reason}. The job waits; no attempt is used.',
+  { status: 503, retry: 'after', report: true },
+)
+
+export const PAYLOAD_LOST = defineError(
+  'PAYLOAD_LOST',
+  'The payload lay in the stores of bodies and is lost: {reason}. Bring a store that has it back, then retry the job by hand.',
+  { status: 500, retry: 'never', report: true },
+)

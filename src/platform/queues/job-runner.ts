@@ -12,6 +12,7 @@ import { type CancelWatch, createCancelWatch } from './cancel-watch.ts'
 import { JOB_CANCELLED, JOB_INTERRUPTED, QUEUE_UNAVAILABLE } from './errors.ts'
 import type { JobMetrics } from './job-metrics.ts'
 import type { Ledger } from './ledger.ts'
+import type { PayloadStore } from './payload-store.ts'
 import type { Registry } from './registry.ts'
 import { type Engine, runJob } from './run-job.ts'
 import { createSuspects } from './suspects.ts'
@@ -34,6 +35,8 @@ export interface JobRunnerOptions<Deps> {
   /** The queues to serve; all that the registry knows unless said. */
   queues?: readonly string[]
   limits?: Partial<RunnerLimits>
+  /** Where payloads lie that are too large for a row; without it such jobs wait. */
+  payloads?: PayloadStore
 }
 
 export interface RunnerLimits {

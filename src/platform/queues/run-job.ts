@@ -13,6 +13,8 @@ import { createJobContext } from './job-context.ts'
 import { toError, toJobError } from './job-error.ts'
 import type { JobMetrics, RunOutcome } from './job-metrics.ts'
 import type { Ending, Ledger, StartResult } from './ledger.ts'
+import { isClaim, redeem } from './payload-claim.ts'
+import type { PayloadStore } from './payload-store.ts'
 import type { Registry } from './registry.ts'
 import { failure, judge, type Verdict } from './settlement.ts'
 import type { Suspects } from './suspects.ts'
@@ -60,7 +62,9 @@ export async function runJob(engine: Engine, run: ActiveRun): Promise<Dispositio
   if (run.delivery.volatile) return runVolatile(engine, run, job)
   const started = await startRow(engine, run)
   if (started.kind !== 'started') return skip(engine, run, started)
-  const verdict = await attempt(engine, run, job, started)
+  const verdict = isClaim(started.payload)
+    ? await attemptApart(engine, run, job, started)
+    : await attempt(engine, run, job, started)
   return concludeDurable(engine, run, verdict)
 }
 
@@ -150,6 +154,18 @@ async function meetUnknown(engine: Engine, run: ActiveRun): Promise<Disposition>
 interface Given {
   payload: unknown
   checkpoint: unknown
+}
+
+/** For a row whose payload lies elsewhere. One that cannot be read now says so by its error, and uses no attempt. */
+async function attemptApart(engine: Engine, run: ActiveRun, job: Job, given: Given): Promise<Verdict> {
+  if (!isClaim(given.payload)) return attempt(engine, run, job, given)
+  let payload: unknown
+  try {
+    payload = await redeem(given.payload, engine.payloads, engine.draining)
+  } catch (error) {
+    return engine.draining.aborted ? { kind: 'interrupted' } : failure(error, run, job)
+  }
+  return attempt(engine, run, job, { ...given, payload })
 }
 
 async function attempt(engine: Engine, run: ActiveRun, job: Job, given: Given): Promise<Verdict> {

@@ -6,6 +6,8 @@ import { tellReconciler } from './enqueue-in.ts'
 import type { Job } from './job.ts'
 import type { Ledger } from './ledger.ts'
 import { nextFire } from './next-fire.ts'
+import { claimLarge } from './payload-claim.ts'
+import type { PayloadStore } from './payload-store.ts'
 import type { Registry } from './registry.ts'
 
 export interface SchedulerOptions {
@@ -16,6 +18,8 @@ export interface SchedulerOptions {
   onError(error: unknown): void
   /** Told of each job that was enqueued by the clock. For the log. */
   onFired?(fired: { schedule: string; id: string }): void
+  /** Takes payloads that are too large for a row; without it they stay there. */
+  payloads?: PayloadStore
 }
 
 /** Longest pause between two looks, ms. */
@@ -133,10 +137,12 @@ async function findDue(
 }
 
 async function fire(
-  { postgres, ledger, clock, onFired }: SchedulerOptions,
+  { postgres, ledger, clock, onFired, payloads }: SchedulerOptions,
   { job, row }: { job: ScheduledJob; row: DueRow },
 ): Promise<void> {
   const next = nextFire(job.schedule.cron, zoneOf(job), row.now)
+  const input = rowOf({ job, payload: job.schedule.payload }, clock.now())
+  if (payloads) await claimLarge([input], payloads)
   const accepted = await postgres.transaction(async (client) => {
     const { rowCount } = await client.query(
       // A Date has milliseconds: compared with more, a time that somebody set by hand would never come.
@@ -145,7 +151,6 @@ async function fire(
       [row.name, row.next_at, next],
     )
     if (rowCount === 0) return []
-    const input = rowOf({ job, payload: job.schedule.payload }, clock.now())
     const inserted = await ledger.insert([{ ...input, queued: false }], client)
     await tellReconciler(client)
     return inserted

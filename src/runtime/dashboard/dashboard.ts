@@ -8,6 +8,7 @@ import type { Postgres } from '../../platform/postgres/postgres.ts'
 import type { QueueBackend } from '../../platform/queues/backend.ts'
 import { type BulkRetries, createBulkRetries } from '../../platform/queues/bulk-retry.ts'
 import type { Ledger } from '../../platform/queues/ledger.ts'
+import type { PayloadStore } from '../../platform/queues/payload-store.ts'
 import type { WakeBus } from '../../platform/wake-bus.ts'
 import { addAssets, readAssets } from './assets.ts'
 import { addErrorPage, createAnswerError } from './error-page.ts'
@@ -36,6 +37,8 @@ export interface DashboardOptions {
   postgres: Postgres
   ledger: Ledger
   backend: QueueBackend & QueueInspection
+  /** Where payloads lie that are too large for a row. */
+  payloads?: PayloadStore
   wakeBus: Pick<WakeBus, 'publish'>
   authenticator: Authenticator
   keys: KeyStore

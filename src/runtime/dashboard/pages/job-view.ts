@@ -14,6 +14,8 @@ export interface JobScene {
   job: JobView
   details: Reading<JobDetails | undefined>
   history: Reading<AuditRecord[]>
+  /** As the handler gets it; a large one is read from the stores of bodies. */
+  payload: Reading<unknown>
   notice: Html
   /** Operators see values, viewers only the keys of them. */
   isOperator: boolean
@@ -34,7 +36,7 @@ ${job.error && errorOf(job)}
 </div>
 ${isOperator && actionsOf(scene)}
 <h2>Payload</h2>
-${valueOf(job.payload, isOperator)}
+${payloadOf(scene)}
 ${job.result !== undefined && html`<h2>Result</h2>${valueOf(job.result, isOperator)}`}
 ${job.progress !== undefined && typeof job.progress !== 'number' && html`<h2>Progress</h2>${valueOf(job.progress, isOperator)}`}
 ${known?.checkpoint && checkpointOf(known.checkpoint, isOperator)}
@@ -115,6 +117,12 @@ function valueOf(value: unknown, isOperator: boolean): Html {
   return html`<pre tabindex="0">${cut ? text.slice(0, maxShown) : text}</pre>${
     cut && html`<p class="help">Cut: ${figure(maxShown)} of ${figure(text.length)} characters are shown.</p>`
   }`
+}
+
+function payloadOf({ job, payload, isOperator }: JobScene): Html {
+  if (payload.ok) return valueOf(payload.value, isOperator)
+  return html`${valueOf(job.payload, isOperator)}
+<p class="notice notice-bad">It lies in the stores of bodies and could not be read (<code>${payload.code}</code>).</p>`
 }
 
 const checkpointOf = ({ bytes, value }: { bytes: number; value: unknown }, isOperator: boolean): Html =>

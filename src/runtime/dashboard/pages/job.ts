@@ -5,6 +5,8 @@ import type { Postgres } from '../../../platform/postgres/postgres.ts'
 import { JOB_NOT_FOUND } from '../../../platform/queues/errors.ts'
 import { type JobDetails, readJobDetails } from '../../../platform/queues/job-details.ts'
 import type { Ledger } from '../../../platform/queues/ledger.ts'
+import { isClaim, redeem } from '../../../platform/queues/payload-claim.ts'
+import type { PayloadStore } from '../../../platform/queues/payload-store.ts'
 import { cancelJob, type JobActs, retryJob } from '../job-acts.ts'
 import { link } from '../links.ts'
 import { noticeOf } from '../notices.ts'
@@ -18,7 +20,12 @@ export interface JobPageOptions {
   ledger: Pick<Ledger, 'get'>
   audit: Pick<AuditLog, 'list'>
   acts: JobActs
+  payloads?: PayloadStore
 }
+
+/** As the handler gets it. */
+const payloadOf = async (payload: unknown, payloads: PayloadStore | undefined): Promise<unknown> =>
+  isClaim(payload) ? redeem(payload, payloads) : payload
 
 type ById = { Params: { id: string } }
 
@@ -33,15 +40,20 @@ export function createJobPage(options: JobPageOptions): DashboardPage {
         const { id } = request.params
         const job = isId(id) ? await ledger.get(id) : undefined
         if (!job) throw JOB_NOT_FOUND({ id: id.slice(0, 60) })
-        const [details, history]: [Reading<JobDetails | undefined>, Reading<AuditRecord[]>] =
-          await Promise.all([
-            read(clock, () => readJobDetails(postgres, id)),
-            read(clock, () => audit.list({ limit: maxHistory, subject: id })),
-          ])
+        const [details, history, payload]: [
+          Reading<JobDetails | undefined>,
+          Reading<AuditRecord[]>,
+          Reading<unknown>,
+        ] = await Promise.all([
+          read(clock, () => readJobDetails(postgres, id)),
+          read(clock, () => audit.list({ limit: maxHistory, subject: id })),
+          read(clock, () => payloadOf(job.payload, options.payloads)),
+        ])
         const content = renderJob({
           job,
           details,
           history,
+          payload,
           notice: noticeOf(request),
           isOperator: shell.visitor(request).isOperator,
           token: shell.token(request),

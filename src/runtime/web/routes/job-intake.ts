@@ -88,8 +88,9 @@ async function takeOnce(
   jobs: ReadJob[],
 ): Promise<Answer & { replayed: boolean }> {
   let handOver = (): void => undefined
+  const prepared = await options.acceptance.prepare(inputsOf(request, jobs))
   const answer = await options.idempotency.once(idempotentRequest(request), async (client) => {
-    const taken = await options.acceptance.acceptIn(client, inputsOf(request, jobs))
+    const taken = await options.acceptance.acceptIn(client, prepared)
     handOver = () => {
       taken.handOver()
       countAccepted(options.metrics, jobs, taken.accepted)
