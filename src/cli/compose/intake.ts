@@ -7,7 +7,7 @@ import type { Ground } from '../compose.ts'
 
 /** What brings in work by itself. Every master runs it; Postgres sees to it that one of them does each thing. */
 export function createIntake(ground: Ground, registry: Registry): Service[] {
-  const { config, postgres, ledger, backend, clock, log } = ground
+  const { config, postgres, ledger, backend, clock, log, metrics } = ground
   const troubles = createTroubleLog(log, clock)
   const onError =
     (what: string) =>
@@ -22,7 +22,12 @@ export function createIntake(ground: Ground, registry: Registry): Service[] {
       queues: registry.queues,
       retention: { finishedMs: config.jobRetentionMs, failedMs: config.failedRetentionMs },
       onError: onError('the reconciler'),
-      onRepaired: (repairs) => log.info({ ...repairs }, 'the reconciler has mended the queue'),
+      onRepaired: (repairs) => {
+        log.info({ ...repairs }, 'the reconciler has mended the queue')
+        for (const [kind, rows] of Object.entries(repairs)) {
+          if (rows > 0) metrics.count('baton_reconciler_repairs_total', { kind }, rows)
+        }
+      },
     }),
     createScheduler({
       postgres,

@@ -110,6 +110,7 @@ function createMaster({ ground, intake, close, print, databaseUrl }: Parts): Wor
         clock,
         log,
       }),
+    metrics: ground.metrics,
     deadRunners: createDeadRunners({ ledger, backend, clock, log }),
     intake,
     hooks: createShutdownHooks({ hooks: shutdownHooks(), debts, clock, log }),

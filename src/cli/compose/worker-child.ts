@@ -3,6 +3,7 @@ import { withLimit } from '../../core/lifecycle.ts'
 import type { PushWorker } from '../../domain/push/push-worker.ts'
 import type { Config } from '../../platform/config/config.ts'
 import type { Log } from '../../platform/log.ts'
+import type { Metrics } from '../../platform/metrics.ts'
 import type { ChildIdentity } from '../../platform/processes/child.ts'
 import { divideGrace, planStop } from '../../platform/processes/stop-plan.ts'
 import { startWatchdog } from '../../platform/processes/watchdog.ts'
@@ -17,6 +18,7 @@ import { createPushSending } from './push.ts'
 
 export interface ComposedChild {
   workload: Workload
+  metrics: Metrics
   clock: Clock
   log: Log
 }
@@ -55,7 +57,8 @@ export async function composeWorkerChild(config: Config, identity: ChildIdentity
     limits: { handBackMs: divideGrace(plan.killMs - plan.interruptMs).handBackMs, startMs: patienceMs },
   })
   const push = createPushSending(ground, identity.runner, plan.killMs)
-  return { workload: asWorkload({ runner, push }, queues, ground), clock: ground.clock, log: ground.log }
+  const { metrics, clock, log } = ground
+  return { workload: asWorkload({ runner, push }, queues, ground), metrics, clock, log }
 }
 
 function asWorkload(

@@ -1,3 +1,5 @@
+import type { Totals } from '../metric-totals.ts'
+
 /** What the master tells a child, by IPC. docs/protocols/worker-stop.md has the words. */
 export type Command =
   /** The runner is recorded: take jobs. */
@@ -21,7 +23,9 @@ export type Report =
   | WaitingReport
   /** After `start`: it fetches. */
   | { type: 'started' }
-  | { type: 'beat'; active: ActiveJob[]; rssBytes: number }
+  | { type: 'beat'; active: ActiveJob[]; rssBytes: number; loopDelayMs: number }
+  /** What it counted since it last told; nothing is told twice, so the master only adds. */
+  | { type: 'counts'; increments: Totals }
   /** It ends by itself now, holding nothing. One that ends without having said so was ended by a handler. */
   | { type: 'left' }
   /** It cannot start; it ends right after. */

@@ -15,6 +15,8 @@ export interface NodeChild {
   /** Jobs under way. */
   active: number
   rssBytes: number
+  /** How late its event loop is, ms; of older releases not known. */
+  loopDelayMs?: number
 }
 
 /** What a heartbeat writes besides the time. */
@@ -24,6 +26,8 @@ export interface NodeView {
   children?: NodeChild[]
   /** The runners that live. A run whose runner stands in no fresh row counts as dead. */
   runners?: string[]
+  /** What it counted, as JSON: see node-metrics.ts. */
+  metrics?: string
 }
 
 /** Keeps this process's row of `nodes` fresh. */
@@ -49,12 +53,14 @@ export interface NodeHeartbeatOptions {
 /** A node without a heartbeat for so long counts as dead (docs/protocols/jobs.md). */
 export const deadMs = 4_000
 const pruneEveryMs = 3_600_000
+const metricsEveryMs = 2_000
 
 const upsert = `
-  INSERT INTO nodes (id, kind, host, pid, version, children, runners, state)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+  INSERT INTO nodes (id, kind, host, pid, version, children, runners, state, metrics)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
   ON CONFLICT (id) DO UPDATE SET
-    children = excluded.children, runners = excluded.runners, state = excluded.state, heartbeat_at = now()`
+    children = excluded.children, runners = excluded.runners, state = excluded.state, heartbeat_at = now(),
+    metrics = coalesce(excluded.metrics, nodes.metrics)`
 const prune = `DELETE FROM nodes WHERE heartbeat_at < now() - interval '1 day'`
 
 export function createNodeHeartbeat(options: NodeHeartbeatOptions): NodeHeartbeat {
@@ -65,6 +71,7 @@ export function createNodeHeartbeat(options: NodeHeartbeatOptions): NodeHeartbea
   let wake = new AbortController()
   let beating: Promise<void> | undefined
   const reach = createReach(clock, log)
+  const changes = createChanges(clock)
   const pruneNow = createPrune(postgres, clock)
 
   const write = async (): Promise<void> => {
@@ -72,13 +79,10 @@ export function createNodeHeartbeat(options: NodeHeartbeatOptions): NodeHeartbea
     const served = waiters
     waiters = []
     try {
-      const { state, children, runners } = options.view()
-      const childrenJson = children ? JSON.stringify(children) : null
-      await postgres.query({
-        name: 'node-heartbeat',
-        text: upsert,
-        values: [node.id, node.kind, node.host, node.pid, node.version, childrenJson, runners ?? [], state],
-      })
+      const view = options.view()
+      const metrics = changes.of(view.metrics)
+      await postgres.query({ name: 'node-heartbeat', text: upsert, values: valuesOf(node, view, metrics) })
+      changes.noteWritten(metrics)
     } catch (error) {
       waiters = [...served, ...waiters]
       throw error
@@ -117,6 +121,37 @@ export function createNodeHeartbeat(options: NodeHeartbeatOptions): NodeHeartbea
       await withLimit(remove(), limitMs).catch((error: unknown) =>
         log.warn({ reason: messageOf(error) }, 'the row of this node stays behind; it is stale in 4 s'),
       )
+    },
+  }
+}
+
+const valuesOf = (
+  node: NodeHeartbeatOptions['node'],
+  { children, runners, state }: NodeView,
+  metrics: string | undefined,
+): unknown[] => [
+  node.id,
+  node.kind,
+  node.host,
+  node.pid,
+  node.version,
+  children ? JSON.stringify(children) : null,
+  runners ?? [],
+  state,
+  metrics ?? null,
+]
+
+/** Lets counters through now and then, and only when they have changed: a heartbeat a second should stay small. */
+function createChanges(clock: Clock) {
+  let written: string | undefined
+  let writtenAt = Number.NEGATIVE_INFINITY
+  return {
+    of: (metrics: string | undefined): string | undefined =>
+      metrics === written || clock.monotonicMs() - writtenAt < metricsEveryMs ? undefined : metrics,
+    noteWritten: (metrics: string | undefined): void => {
+      if (metrics === undefined) return
+      written = metrics
+      writtenAt = clock.monotonicMs()
     },
   }
 }

@@ -29,6 +29,8 @@ export interface SupervisedChild extends ChildIdentity {
   /** As its last beat had it. */
   readonly active: ActiveJob[]
   readonly rssBytes: number
+  /** Of its event loop: what it told, or how long it has been silent. */
+  loopDelayMs(): number
   /** True once it takes jobs, or is quiet as it was told; false when it ended before. */
   readonly up: Promise<boolean>
   readonly exited: Promise<ChildExit>
@@ -44,14 +46,17 @@ export interface SupervisedChild extends ChildIdentity {
   missBeat(): number
 }
 
+/** A child waits for a store, or has counted something. */
+export type ChildNews = Extract<Report, { type: 'waiting' | 'counts' }>
+
 export interface SupervisedChildOptions {
   fork: Fork
   identity: ChildIdentity
   bootTimeoutMs: number
   /** Records the runner. The child takes jobs after it, or stays quiet when it answers false. */
   admit(child: SupervisedChild): Promise<boolean>
-  /** It cannot take jobs yet, since a store does not answer. */
-  onWaiting(report: WaitingReport): void
+  /** What it says that is not about its own state. */
+  onNews(news: ChildNews): void
   clock: Clock
   log: Log
 }
@@ -63,6 +68,9 @@ const unrecordedReport: WaitingReport = {
   for: 'Postgres',
   reason: 'a new child cannot be recorded',
 }
+
+/** Longer than the pause between two beats of a loop that runs, ms. */
+const silenceMs = 2_000
 
 const stateAfter = {
   start: 'starting',
@@ -77,7 +85,7 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
   const forked = options.fork(identity)
   const { promise: up, resolve: settleUp } = Promise.withResolvers<boolean>()
   let upAt: number | undefined
-  let missed = 0
+  const pulse = createPulse(clock)
   const child: Mutable<SupervisedChild> = {
     ...identity,
     pid: forked.pid,
@@ -85,6 +93,7 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
     queues: [],
     active: [],
     rssBytes: 0,
+    loopDelayMs: pulse.delayMs,
     endedFor: undefined,
     saidGoodbye: false,
     up,
@@ -101,13 +110,13 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
       forked.kill('SIGKILL')
     },
     upForMs: () => (upAt === undefined ? undefined : clock.monotonicMs() - upAt),
-    missBeat: () => ++missed,
+    missBeat: pulse.miss,
   }
   const bootTimer = setTimeout(() => endSlowBoot(child, options), options.bootTimeoutMs)
   const onReady = async (): Promise<void> => {
     clearTimeout(bootTimer)
     child.state = 'ready'
-    const unrecorded = setTimeout(() => options.onWaiting(unrecordedReport), sayUnrecordedMs)
+    const unrecorded = setTimeout(() => options.onNews(unrecordedReport), sayUnrecordedMs)
     const mayStart = await options.admit(child).finally(() => clearTimeout(unrecorded))
     if ((child.state as ChildState) !== 'ready') return
     child.command({ type: mayStart ? 'start' : 'quiet' })
@@ -115,10 +124,10 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
     if (!mayStart) settleUp(true)
   }
   forked.onReport((report) => {
-    missed = 0
+    pulse.hear(report)
     note(child, report, options.log)
     if (report.type === 'started') settleUp(true)
-    if (report.type === 'waiting') options.onWaiting(report)
+    if (report.type === 'waiting' || report.type === 'counts') options.onNews(report)
     if (report.type === 'ready' && child.state === 'booting') {
       onReady().catch((error: unknown) =>
         options.log.error({ slot: child.slot, reason: messageOf(error) }, 'child cannot be started'),
@@ -130,6 +139,25 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
     settleUp(false)
   })
   return child
+}
+
+/** What is known of the event loop of a child: it tells, or it is silent. */
+function createPulse(clock: Clock) {
+  let missed = 0
+  let heardAt = clock.monotonicMs()
+  let toldMs = 0
+  return {
+    hear: (report: Report): void => {
+      missed = 0
+      heardAt = clock.monotonicMs()
+      if (report.type === 'beat') toldMs = report.loopDelayMs
+    },
+    miss: (): number => ++missed,
+    delayMs: (): number => {
+      const silentMs = clock.monotonicMs() - heardAt
+      return Math.round(silentMs > silenceMs ? silentMs : toldMs)
+    },
+  }
 }
 
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] }
@@ -156,6 +184,9 @@ function note(child: Mutable<SupervisedChild>, report: Report, log: Log): void {
     case 'beat':
       child.active = report.active
       child.rssBytes = report.rssBytes
+      break
+    case 'counts':
+      // Is news, not state.
       break
     case 'left':
       child.saidGoodbye = true

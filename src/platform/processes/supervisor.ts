@@ -5,10 +5,15 @@ import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
 import type { ChildExit, Fork } from './child.ts'
 import { WORKER_NEVER_READY } from './errors.ts'
-import { beatMs, type WaitingReport } from './messages.ts'
+import { beatMs } from './messages.ts'
 import { createRoll, type Roll, type RollLimits, type RollSlot } from './roll.ts'
 import { createSlot, type Slot } from './slot.ts'
-import { type ChildState, createSupervisedChild, type SupervisedChild } from './supervised-child.ts'
+import {
+  type ChildNews,
+  type ChildState,
+  createSupervisedChild,
+  type SupervisedChild,
+} from './supervised-child.ts'
 import { createWatch } from './watch.ts'
 
 /** Keeps a child in every slot. Knows nothing of jobs. docs/protocols/worker-stop.md is its law. */
@@ -53,8 +58,7 @@ export interface SupervisorOptions {
   record(child: SupervisedChild): Promise<void>
   /** The child is dead: hand back what it held. */
   onDeath(child: SupervisedChild, exit: ChildExit): Promise<void>
-  /** A child cannot take jobs yet, since the queue engine does not answer it. */
-  onWaiting?(report: WaitingReport): void
+  onNews?(news: ChildNews): void
   /** A child is up. */
   onUp(child: SupervisedChild): void
   /** No child was ever ready, and there is no reason to hope. */
@@ -174,7 +178,7 @@ function launch(crew: Crew, slotNumber: number): SupervisedChild {
       await options.record(ready)
       return !crew.isQuiet
     },
-    onWaiting: (report) => options.onWaiting?.(report),
+    onNews: (news) => options.onNews?.(news),
     clock: options.clock,
     log: options.log,
   })

@@ -59,7 +59,6 @@ export function createActiveRuns(options: ActiveRunsOptions): ActiveRuns {
       await clock.sleep(lookMs)
       const nowMs = clock.monotonicMs()
       for (const run of runs) if (isOverdue(run, nowMs, graceMs)) leaveBehind(run)
-      metrics.active(runs.size)
     }
     watching = false
   }

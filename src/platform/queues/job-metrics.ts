@@ -9,7 +9,6 @@ export interface JobMetrics {
   finished(job: string, outcome: RunOutcome, durationMs: number): void
   interrupted(job: string, reason: string): void
   leftBehind(job: string): void
-  active(count: number): void
 }
 
 export function createJobMetrics(metrics: Metrics): JobMetrics {
@@ -21,6 +20,5 @@ export function createJobMetrics(metrics: Metrics): JobMetrics {
     },
     interrupted: (job, reason) => metrics.count('baton_jobs_interrupted_total', { job, reason }),
     leftBehind: (job) => metrics.count('baton_jobs_left_behind_total', { job }),
-    active: (count) => metrics.set('baton_jobs_active', {}, count),
   }
 }

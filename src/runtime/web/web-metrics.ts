@@ -3,6 +3,7 @@ import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Metrics } from '../../platform/metrics.ts'
 import type { Ledger } from '../../platform/queues/ledger.ts'
+import type { SiteMetrics } from './site-metrics.ts'
 
 /** What the web tier counts, and what it looks up when somebody asks for the numbers. */
 export interface WebMetrics {
@@ -15,6 +16,7 @@ export interface WebMetrics {
 export interface WebMetricsOptions {
   metrics: Metrics
   ledger: Pick<Ledger, 'summary'>
+  site: SiteMetrics
   clock: Clock
   log: Log
   /** What is true of this process just now. */
@@ -65,8 +67,8 @@ export function createWebMetrics(options: WebMetricsOptions): WebMetrics {
       metrics.set('baton_accept_backlog', {}, backlog)
       metrics.set('baton_event_streams', {}, streams)
       metrics.set('baton_database_waiting', {}, databaseWaiting)
-      await countJobsNow()
-      return { text: await metrics.text(), contentType: metrics.contentType }
+      const [others] = await Promise.all([options.site.read(), countJobsNow()])
+      return { text: await metrics.text(others), contentType: metrics.contentType }
     },
   }
 }

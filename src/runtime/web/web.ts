@@ -27,6 +27,7 @@ import { addJobEvents } from './routes/job-events.ts'
 import { addJobIntake } from './routes/job-intake.ts'
 import { addJobReading } from './routes/job-reading.ts'
 import { createServer, defaultLimits, type ServerLimits } from './server.ts'
+import { createSiteMetrics } from './site-metrics.ts'
 import { createWebMetrics, type WebMetrics } from './web-metrics.ts'
 
 export interface WebOptions {
@@ -141,6 +142,7 @@ function createParts(options: WebOptions) {
   const metrics: WebMetrics = createWebMetrics({
     metrics: options.metrics,
     ledger,
+    site: createSiteMetrics({ postgres, queues: registry.queues, clock, log }),
     clock,
     log,
     gauges: () => ({

@@ -2,6 +2,8 @@ import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import { withLimit } from '../../core/lifecycle.ts'
 import type { Log } from '../../platform/log.ts'
+import type { Metrics } from '../../platform/metrics.ts'
+import { watchLoopDelay } from '../../platform/processes/loop-delay.ts'
 import { type ActiveJob, beatMs, type Command, type Report } from '../../platform/processes/messages.ts'
 import type { ExitProcess, ParentPort } from '../../platform/processes/signals.ts'
 import { divideGrace, planStop } from '../../platform/processes/stop-plan.ts'
@@ -28,6 +30,8 @@ export interface Workload {
 export interface WorkerChildOptions {
   port: ParentPort
   workload: Workload
+  /** What its jobs count; taken from it and told to the master. */
+  metrics: Pick<Metrics, 'take'>
   /** The deadline when the master is dead, ms. */
   shutdownMs: number
   watchdogMs: number
@@ -41,6 +45,7 @@ export interface WorkerChildOptions {
 const forcedCode = 75
 const pollMs = 50
 const goodbyeMs = 300
+const countsEveryMs = 1_000
 /** For an answer of the queue engine at the start, and the pause between two questions, ms. */
 const askMs = 1_000
 const askEveryMs = 200
@@ -50,8 +55,14 @@ export function runWorkerChild(given: WorkerChildOptions): void {
   const options = { ...given, exit: withFarewell(given) }
   const { port, workload, log } = options
   const send = (report: Report): void => void port.send(report)
+  const loop = watchLoopDelay(options.clock)
   const beat = (): void =>
-    send({ type: 'beat', active: workload.active(), rssBytes: process.memoryUsage.rss() })
+    send({
+      type: 'beat',
+      active: workload.active(),
+      rssBytes: process.memoryUsage.rss(),
+      loopDelayMs: loop.peakMs(),
+    })
   const leaving = createLeaving(options)
 
   let isQuiet = false
@@ -97,6 +108,7 @@ export function runWorkerChild(given: WorkerChildOptions): void {
     leaving.alone()
   })
   setInterval(beat, beatMs(options.watchdogMs))
+  setInterval(() => void tellCounts(options), countsEveryMs)
   send({ type: 'ready', queues: [...workload.queues] })
 }
 
@@ -141,6 +153,12 @@ function withFarewell({ workload, log, exit, onExit }: WorkerChildOptions): Exit
   }
 }
 
+async function tellCounts({ metrics, port }: WorkerChildOptions): Promise<void> {
+  const increments = metrics.take()
+  const report: Report = { type: 'counts', increments }
+  if (Object.keys(increments).length > 0) await port.send(report)
+}
+
 /** The ways out of a child. Each may follow the ones before it; the first to come to an end ends the process. */
 interface Leaving {
   /** Aborted by the first of them. */
@@ -166,7 +184,8 @@ function createLeaving(options: WorkerChildOptions): Leaving {
     )
     // Without it the master takes the end for that of a handler, and looks after the jobs.
     const goodbye: Report = { type: 'left' }
-    await withLimit(port.send(goodbye), goodbyeMs).catch(() => undefined)
+    const told = Promise.all([tellCounts(options), port.send(goodbye)])
+    await withLimit(told, goodbyeMs).catch(() => undefined)
     exit(code)
   }
   const retire = async (): Promise<void> => {

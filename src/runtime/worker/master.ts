@@ -1,12 +1,16 @@
 import { messageOf } from '../../core/errors.ts'
 import type { Service } from '../../core/lifecycle.ts'
 import type { Log } from '../../platform/log.ts'
+import type { Metrics } from '../../platform/metrics.ts'
+import type { WaitingReport } from '../../platform/processes/messages.ts'
 import type { NodeHeartbeat, NodeState, NodeView } from '../../platform/processes/node-heartbeat.ts'
+import { createNodeMeter, encodeNodeMetrics, type NodeMeter } from '../../platform/processes/node-metrics.ts'
 import type { ShutdownHooks } from '../../platform/processes/shutdown-hooks.ts'
 import type { ExitProcess } from '../../platform/processes/signals.ts'
 import type { SupervisedChild } from '../../platform/processes/supervised-child.ts'
 import {
   createSupervisor,
+  type Loss,
   lossOf,
   type Supervisor,
   type SupervisorOptions,
@@ -21,6 +25,8 @@ export interface WorkerMasterOptions
   > {
   createHeartbeat(view: () => NodeView): NodeHeartbeat
   deadRunners: DeadRunners
+  /** Those of the master itself; it shows the sum of its own and its children's in its row. */
+  metrics: Pick<Metrics, 'count' | 'take'>
   /** What brings in work: reconciler, schedules. Started when the first child is up, stopped first. */
   intake: Service[]
   hooks: ShutdownHooks
@@ -46,39 +52,28 @@ export interface WorkerMaster {
 }
 
 export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
-  const { log, intake } = options
+  const { log } = options
   let state: NodeState = 'starting'
   let ended = false
-  /** For the one line of a wait, which every child would tell. */
-  let isWaiting = false
+  const waits = createWaits(log)
+  const meter = createNodeMeter(options.metrics)
 
-  const heartbeat = options.createHeartbeat(() => viewOf(state, supervisor.children()))
+  const heartbeat = options.createHeartbeat(() => fullView(state, supervisor, meter))
   const supervisor = createSupervisor({
     ...options,
     record: () => heartbeat.record(),
-    onWaiting: (report) => {
+    onNews: (news) => {
+      if (news.type === 'counts') return meter.add(news.increments)
       void heartbeat.record()
-      if (isWaiting) return
-      isWaiting = true
-      log.warn({ reason: report.reason }, `waiting for ${report.for}: no job runs here before it answers`)
+      waits.begin(news)
     },
     onUp: () => {
-      isWaiting = false
+      waits.end()
       void heartbeat.record()
-      if (state !== 'starting') return
-      state = 'up'
-      for (const service of intake) startService(service, log)
+      if (state === 'starting') startAll(options.intake, log)
+      if (state === 'starting') state = 'up'
     },
-    onDeath: async (child, exit) => {
-      const loss = lossOf(child, exit)
-      const release = async (): Promise<void> => {
-        if (loss !== 'none') await options.deadRunners.release(child.runner, child.queues, loss)
-      }
-      // As long as the runner stands in the row it is alive to others, and nobody counts a crash.
-      if (loss === 'interruption') await release()
-      void heartbeat.record()
-      if (loss === 'crash') await release()
-    },
+    onDeath: (child, exit) => giveBack(child, lossOf(child, exit), { ...options, heartbeat }),
     onHopeless: (error) => {
       if (ended) return
       ended = true
@@ -119,8 +114,44 @@ export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
   }
 }
 
-function startService(service: Service, log: Log): void {
-  service.start().catch((error: unknown) => log.error({ reason: messageOf(error) }, 'intake did not start'))
+/** What a dead child held goes back, as its loss says. */
+async function giveBack(
+  { runner, queues }: SupervisedChild,
+  loss: Loss,
+  { heartbeat, deadRunners, metrics }: { heartbeat: NodeHeartbeat } & WorkerMasterOptions,
+): Promise<void> {
+  if (loss !== 'none') metrics.count('baton_worker_deaths_total', { loss })
+  // As long as the runner stands in the row it is alive to others, and nobody counts a crash.
+  if (loss === 'interruption') await deadRunners.release(runner, queues, loss)
+  void heartbeat.record()
+  if (loss === 'crash') await deadRunners.release(runner, queues, loss)
+}
+
+/** One line for a wait that every child tells of. */
+function createWaits(log: Log) {
+  let isTold = false
+  return {
+    begin: (wait: WaitingReport): void => {
+      if (isTold) return
+      isTold = true
+      log.warn({ reason: wait.reason }, `waiting for ${wait.for}: no job runs here before it answers`)
+    },
+    end: (): void => {
+      isTold = false
+    },
+  }
+}
+
+function fullView(state: NodeState, supervisor: Supervisor, meter: NodeMeter): NodeView {
+  const crashLoops = supervisor.waiting().filter(({ forkInMs }) => forkInMs > 0).length
+  const metrics = encodeNodeMetrics({ totals: meter.totals(), crashLoops })
+  return { ...viewOf(state, supervisor.children()), metrics }
+}
+
+function startAll(services: Service[], log: Log): void {
+  for (const service of services) {
+    service.start().catch((error: unknown) => log.error({ reason: messageOf(error) }, 'intake did not start'))
+  }
 }
 
 function viewOf(state: NodeState, children: SupervisedChild[]): NodeView {
@@ -136,6 +167,7 @@ function viewOf(state: NodeState, children: SupervisedChild[]): NodeView {
       state: child.state,
       active: child.active.length,
       rssBytes: child.rssBytes,
+      loopDelayMs: child.loopDelayMs(),
     })),
   }
 }

@@ -61,6 +61,21 @@ test('record resolves when what is true now is committed', async () => {
   }
 })
 
+test('what was counted is written when it has changed, now and then, and stays in between', async () => {
+  const { heartbeat, view, postgres } = await setUp((await testDatabase()).url)
+  const written = async () => (await postgres.query('SELECT metrics, xmin FROM nodes')).rows[0]?.['metrics']
+  view.metrics = '{"n":1}'
+  await heartbeat.start()
+  expect(await written()).toEqual({ n: 1 })
+  view.metrics = '{"n":2}'
+  await heartbeat.record()
+  // Not with each heartbeat.
+  expect(await written()).toEqual({ n: 1 })
+  await eventually(async () => expect(await written()).toEqual({ n: 2 }))
+  await heartbeat.record()
+  expect(await written()).toEqual({ n: 2 })
+})
+
 test('rows of nodes that are gone for a day are pruned', async () => {
   const { heartbeat, read, postgres } = await setUp((await testDatabase()).url)
   const insert = `INSERT INTO nodes (id, kind, host, pid, version, state, heartbeat_at)

@@ -194,7 +194,7 @@ test('a stop while no child lives has nothing to wait for', async () => {
   const { supervisor } = setUp()
   const gone = supervisor.gone()
   supervisor.drain()
-  await withLimit(gone, 1_000)
+  expect(await withLimit(gone, 1_000)).toBeUndefined()
 })
 
 test('a child that is drained finishes its job and ends with 0', async () => {

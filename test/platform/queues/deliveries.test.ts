@@ -36,7 +36,7 @@ function createEngine(
     deps: undefined,
     log: createLog({ level: 'silent', process: 'test' }),
     clock: createSystemClock(),
-    metrics: { started: none, finished: none, interrupted: none, leftBehind: none, active: none },
+    metrics: { started: none, finished: none, interrupted: none, leftBehind: none },
     wakeBus: {
       publish: async () => undefined,
       subscribe: () => Promise.reject(new Error('away')),

@@ -230,7 +230,6 @@ function createCounts(counted: string[]): JobMetrics {
     finished: (job, outcome) => void counted.push(`finished ${job} ${outcome}`),
     interrupted: (job, reason) => void counted.push(`interrupted ${job} ${reason}`),
     leftBehind: (job) => void counted.push(`left behind ${job}`),
-    active: () => undefined,
   }
 }
 
