@@ -90,6 +90,12 @@ export interface DeviceDigests {
   digests: Digest[]
 }
 
+export interface DeviceSum {
+  fingerprint: string
+  /** digestOf (digest-of.ts) of all its states. */
+  digest: string
+}
+
 /** Devices of one bucket. */
 export interface BucketSurvey {
   bucket: string
@@ -147,6 +153,11 @@ export interface MovableStore extends StateStore {
   replace(devices: Replacement[]): Promise<void>
   /** Reads every state of the devices back. Each device is in the answer. @throws STATE_NOT_FOUND as snapshots do */
   digests(devices: string[], fresh: boolean): Promise<Map<string, DeviceDigests>>
+  /**
+   * The same in brief, which is all that has to be compared where everything is in order: of SQL stores the server
+   * adds it up. Each device that has states is in the answer.
+   */
+  sums(devices: string[], fresh: boolean): Promise<Map<string, DeviceSum>>
   /** Adds and removes links together. */
   applyLinks(change: { add: Link[]; remove: Link[] }): Promise<void>
   /** The bytes of a stray, for its digest; undefined when it has none or cannot be read. */

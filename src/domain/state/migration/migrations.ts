@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import type { Client, Postgres, Queryable } from '../../../platform/postgres/postgres.ts'
 import { MIGRATION_NOT_FOUND, MIGRATION_PHASE_WRONG } from '../errors.ts'
 import type { DeviceMark, DeviceRow, Migration, MigrationOptions, Phase, Wanted } from './migration.ts'
@@ -209,7 +208,12 @@ async function claim(database: Postgres, id: string, most: number, work: CopyWor
     try {
       const marks = await work(rows)
       await beat.stop()
-      await writeMarks(client, id, marks)
+      await writeMarks(
+        client,
+        id,
+        marks,
+        new Set(rows.filter((row) => row.sourceFingerprint).map((row) => row.device)),
+      )
     } finally {
       await beat.stop()
     }
@@ -228,11 +232,4 @@ async function seen(database: Postgres, id: string, engine: string): Promise<num
     [id, engine],
   )
   return (rows[0]?.engines ?? 0) + 1
-}
-
-/** Of all states of a device: two devices with the same digest have the same states. */
-export function digestOf(lines: string[]): string {
-  const hash = createHash('sha256')
-  for (const line of lines.toSorted()) hash.update(`${line}\n`)
-  return hash.digest('hex')
 }

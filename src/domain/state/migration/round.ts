@@ -62,7 +62,17 @@ export interface RoundOptions {
  * @returns how many devices differed
  */
 export async function runRound(bench: Bench, migration: Migration, options: RoundOptions): Promise<number> {
-  const differing = await survey(bench, migration.id, options.direction)
+  // What was looked at is copied while the rest is looked at.
+  let looking = true
+  const surveying = survey(bench, migration.id, options.direction).finally(() => {
+    looking = false
+  })
+  surveying.catch(() => undefined)
+  while (looking && !bench.signal.aborted) {
+    await copyPending(bench, migration.id, options)
+    await Promise.race([surveying, bench.clock.sleep(20, bench.signal)])
+  }
+  const differing = await surveying
   await copyPending(bench, migration.id, options)
   await awaitPending(bench, migration.id, options)
   const links = await syncLinks(bench, migration.id, options.direction)
@@ -118,7 +128,7 @@ async function saveStrays(bench: Bench, id: string, surveys: BucketSurvey[]): Pr
 
 /** Devices that are copied together at most, and for about how long, ms: what a killed engine has in hand. */
 const together = 64
-const handMs = 100
+const handMs = 200
 
 /** Claims and copies until there is nothing to be had. Any engine may call it, at any time. */
 export async function copyPending(bench: Bench, id: string, options: RoundOptions): Promise<void> {

@@ -11,69 +11,84 @@ const trailer = Buffer.from([0xff, 0xff])
 const postgresEpochMicros = 946_684_800_000_000
 const chunkBytes = 128 * 1024
 
+/** Values above it are passed on as they are, those below are gathered. */
+const largeBytes = 16 * 1024
+
 /**
- * Rows in the binary format of COPY, in chunks. Large values are passed on without being copied.
+ * Rows in the binary format of COPY, in chunks. Large values are not copied.
  *
  * Format: PostgreSQL documentation, COPY, "Binary Format".
  */
 export async function* encodeRows(rows: AsyncIterable<Field[]>): AsyncIterable<Buffer> {
-  let parts: Buffer[] = [header]
-  let size = header.length
+  const chunk = createChunk()
+  chunk.bytes(header)
   for await (const row of rows) {
-    for (const part of encodeRow(row)) {
-      parts.push(part)
-      size += part.length
+    chunk.fields(row.length)
+    for (const field of row) {
+      if (field.type === 'bytes' && field.value.length > largeBytes) {
+        chunk.length(field.value.length)
+        yield chunk.take()
+        yield field.value
+      } else chunk.field(field)
     }
-    if (size < chunkBytes) continue
-    yield Buffer.concat(parts)
-    parts = []
-    size = 0
+    if (chunk.size >= chunkBytes) yield chunk.take()
   }
-  parts.push(trailer)
-  yield Buffer.concat(parts)
+  chunk.bytes(trailer)
+  yield chunk.take()
 }
 
-function encodeRow(fields: Field[]): Buffer[] {
-  const parts: Buffer[] = []
-  let small = Buffer.alloc(2)
-  small.writeInt16BE(fields.length)
-  for (const field of fields) {
-    const value = encodeField(field)
-    const length = Buffer.alloc(4)
-    length.writeInt32BE(value?.length ?? -1)
-    if (value && value.length > 8_192) {
-      parts.push(small, length, value)
-      small = Buffer.alloc(0)
-    } else {
-      small = Buffer.concat(value ? [small, length, value] : [small, length])
-    }
+/** Gathers small values in one buffer, since a buffer for each of them costs more than its bytes. */
+function createChunk() {
+  let buffer = Buffer.allocUnsafe(chunkBytes + largeBytes)
+  let size = 0
+  const room = (bytes: number): void => {
+    if (size + bytes <= buffer.length) return
+    buffer = Buffer.concat([buffer.subarray(0, size)], Math.max(buffer.length * 2, size + bytes))
   }
-  parts.push(small)
-  return parts
-}
-
-function encodeField(field: Field): Buffer | undefined {
-  switch (field.type) {
-    case 'null':
-      return undefined
-    case 'text':
-      return Buffer.from(field.value)
-    case 'bytes':
-      return field.value
-    case 'int4': {
-      const four = Buffer.alloc(4)
-      four.writeInt32BE(field.value)
-      return four
-    }
-    case 'int8':
-      return eight(field.value)
-    case 'instant':
-      return eight(field.value - postgresEpochMicros)
+  const length = (bytes: number): void => {
+    room(4)
+    size = buffer.writeInt32BE(bytes, size)
   }
-}
-
-function eight(value: number): Buffer {
-  const bytes = Buffer.alloc(8)
-  bytes.writeBigInt64BE(BigInt(value))
-  return bytes
+  const bytes = (value: Buffer): void => {
+    room(value.length)
+    size += value.copy(buffer, size)
+  }
+  const text = (value: string): void => {
+    const needed = Buffer.byteLength(value)
+    length(needed)
+    room(needed)
+    size += buffer.write(value, size)
+  }
+  const field = (each: Field): void => {
+    if (each.type === 'null') return length(-1)
+    if (each.type === 'bytes') {
+      length(each.value.length)
+      return bytes(each.value)
+    }
+    if (each.type === 'text') return text(each.value)
+    length(each.type === 'int4' ? 4 : 8)
+    if (each.type === 'int4') return length(each.value)
+    room(8)
+    const value = each.type === 'instant' ? each.value - postgresEpochMicros : each.value
+    size = buffer.writeBigInt64BE(BigInt(value), size)
+  }
+  return {
+    get size() {
+      return size
+    },
+    bytes,
+    length,
+    field,
+    fields: (count: number): void => {
+      room(2)
+      size = buffer.writeInt16BE(count, size)
+    },
+    /** What was gathered; the next values go to a buffer of their own. */
+    take: (): Buffer => {
+      const taken = buffer.subarray(0, size)
+      buffer = Buffer.allocUnsafe(chunkBytes + largeBytes)
+      size = 0
+      return taken
+    },
+  }
 }

@@ -1,6 +1,7 @@
 import { createReadStream } from 'node:fs'
 import path from 'node:path'
 import type { Clock } from '../../../core/clock.ts'
+import { sumOf } from '../digest-of.ts'
 import { bucketOf, isZPushDevice, keyText, type StateKey } from '../state-key.ts'
 import type { DeviceDigests, Link, MovableStore, StateStore } from '../store.ts'
 import { makeFolder, ownerOf, syncFolder, writeAtomically } from './file/atomic-write.ts'
@@ -42,6 +43,12 @@ export function createFileStore({ root, clock }: FileStoreOptions): MovableStore
   const setVersion = (version: string): Promise<void> =>
     inTurn(() => write(path.join(root, 'settings'), writeVersion(version)))
 
+  const digests = async (devices: string[], fresh: boolean): Promise<Map<string, DeviceDigests>> => {
+    const all = new Map<string, DeviceDigests>()
+    for (const device of devices) all.set(device, await digestFiles(directory, device, fresh))
+    return all
+  }
+
   return {
     kind: 'file',
     place: `file:${root}`,
@@ -68,11 +75,9 @@ export function createFileStore({ root, clock }: FileStoreOptions): MovableStore
       const owner = await ownerOf(root)
       for (const work of devices) await replaceFiles({ ...work, directory, owner })
     },
-    digests: async (devices, fresh) => {
-      const all = new Map<string, DeviceDigests>()
-      for (const device of devices) all.set(device, await digestFiles(directory, device, fresh))
-      return all
-    },
+    digests,
+    sums: async (devices, fresh) =>
+      new Map([...(await digests(devices, fresh))].map(([device, each]) => [device, sumOf(each)])),
     readStray: (stray) =>
       stray.size > 0 ? createReadStream(pathOf(root, stray.name.toString('latin1'))) : undefined,
     activity: async () => directory.activity(),

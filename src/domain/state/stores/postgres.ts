@@ -13,13 +13,16 @@ import {
 } from '../store.ts'
 import { encodeRows, type Field } from './copy-rows.ts'
 import { check, readActivity, readVersion, writeVersion } from './postgres/checks.ts'
-import { digestRows, listRows, snapshotRows } from './postgres/moves.ts'
+import { digestRows, listRows, snapshotRows, sumRows } from './postgres/moves.ts'
 import { bucketSql, surveyRows } from './sql-survey.ts'
 
 export interface PostgresStoreOptions {
   database: Postgres
   place: string
 }
+
+const linksJson = (links: Link[]): string =>
+  JSON.stringify(links.map(({ user, device }) => ({ user_name: user.toString('hex'), device })))
 
 const isState = 'device = $1 AND uuid = $2 AND type = $3'
 const micros = '(extract(epoch FROM updated_at) * 1000000)::bigint AS micros'
@@ -57,6 +60,7 @@ export function createPostgresStore(options: PostgresStoreOptions): MovableStore
         await copyIn(client, copySql, encodeRows(rowsOf(devices, versions)))
       }),
     digests: (devices) => digestRows(database, devices),
+    sums: (devices) => sumRows(database, devices),
     readStray: () => undefined,
     activity: () => readActivity(database),
     admit: async (parts) => void (await database.query('UPDATE state_gate SET admitted = $1', [parts])),
@@ -106,22 +110,19 @@ function createLinks(
 ): Pick<MovableStore, 'devices' | 'links' | 'link' | 'unlink' | 'applyLinks'> {
   const applyLinks = (change: { add: Link[]; remove: Link[] }): Promise<number> =>
     database.transaction(async (client) => {
-      let changed = 0
-      for (const { user, device } of change.remove) {
-        const { rowCount } = await client.query(
-          'DELETE FROM state_links WHERE user_name = $1 AND device = $2',
-          [user, device],
-        )
-        changed += rowCount ?? 0
-      }
-      for (const { user, device } of change.add) {
-        const { rowCount } = await client.query(
-          'INSERT INTO state_links (user_name, device) VALUES ($1, $2) ON CONFLICT DO NOTHING',
-          [user, device],
-        )
-        changed += rowCount ?? 0
-      }
-      return changed
+      const removed = await client.query(
+        `DELETE FROM state_links s USING json_to_recordset($1) AS l (user_name text, device text)
+          WHERE s.user_name = decode(l.user_name, 'hex') AND s.device = l.device`,
+        [linksJson(change.remove)],
+      )
+      const added = await client.query(
+        `INSERT INTO state_links (user_name, device)
+         SELECT decode(l->>'user_name', 'hex'), l->>'device'
+           FROM json_array_elements($1) WITH ORDINALITY AS e (l, number) ORDER BY number
+         ON CONFLICT DO NOTHING`,
+        [linksJson(change.add)],
+      )
+      return (removed.rowCount ?? 0) + (added.rowCount ?? 0)
     })
 
   return {

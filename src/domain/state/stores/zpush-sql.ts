@@ -5,7 +5,7 @@ import { keyPath, type StateKey } from '../state-key.ts'
 import type { Link, MovableStore, Replacement, State, StateEntry, StateStore } from '../store.ts'
 import { encodeRows, type Field } from './copy-rows.ts'
 import { checkSource, checkTarget, readVersion, refuses, utcNow, writeVersion } from './zpush-sql/checks.ts'
-import { digestRows, lockDevices, readRows, removeRows, snapshotRows } from './zpush-sql/moves.ts'
+import { digestRows, lockDevices, readRows, removeRows, snapshotRows, sumRows } from './zpush-sql/moves.ts'
 import { readActivity, surveyTables } from './zpush-sql/survey.ts'
 import { createTables, dropTables } from './zpush-sql/tables.ts'
 
@@ -20,6 +20,11 @@ const columnsOf = (device: string, key: StateKey): unknown[] => [
   key.type,
   key.uuid === '' ? null : key.uuid,
   key.counter,
+]
+
+const columnsOfLinks = (links: Link[]): unknown[] => [
+  links.map((link) => link.user.toString()),
+  links.map((link) => link.device),
 ]
 
 const isState = `device_id = $1 AND state_type = $2 AND uuid IS NOT DISTINCT FROM $3`
@@ -60,6 +65,7 @@ export function createZPushSqlStore(options: ZPushSqlStoreOptions): MovableStore
         await copyIn(client, copySql, encodeRows(rowsOf(devices)))
       }),
     digests: (devices) => digestRows(database, devices),
+    sums: (devices) => sumRows(database, devices),
     readStray: () => undefined,
     activity: () => readActivity(database),
     dismantle: () => dropTables(database),
@@ -129,22 +135,18 @@ function createLinks(
 ): Pick<MovableStore, 'devices' | 'links' | 'link' | 'unlink' | 'applyLinks'> {
   const applyLinks = (change: { add: Link[]; remove: Link[] }): Promise<number> =>
     database.transaction(async (client) => {
-      let changed = 0
-      for (const link of change.remove) {
-        const { rowCount } = await client.query('DELETE FROM users WHERE username = $1 AND device_id = $2', [
-          link.user.toString(),
-          link.device,
-        ])
-        changed += rowCount ?? 0
-      }
-      for (const link of change.add) {
-        const { rowCount } = await client.query(
-          'INSERT INTO users (username, device_id) VALUES ($1, $2) ON CONFLICT DO NOTHING',
-          [link.user.toString(), link.device],
-        )
-        changed += rowCount ?? 0
-      }
-      return changed
+      const removed = await client.query(
+        `DELETE FROM users u USING unnest($1::text[], $2::text[]) AS l (username, device_id)
+          WHERE u.username = l.username AND u.device_id = l.device_id`,
+        columnsOfLinks(change.remove),
+      )
+      const added = await client.query(
+        `INSERT INTO users (username, device_id)
+         SELECT username, device_id FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS l (username, device_id, number)
+          ORDER BY number ON CONFLICT DO NOTHING`,
+        columnsOfLinks(change.add),
+      )
+      return (removed.rowCount ?? 0) + (added.rowCount ?? 0)
     })
 
   return {

@@ -69,7 +69,13 @@ const markSql = `
            source text, target text, users json, landmarks json, error text, retry float8)
    WHERE d.migration = $1 AND d.device = m.device`
 
-export async function writeMarks(client: Client, id: string, marks: Map<string, DeviceMark>): Promise<void> {
+/** @param known devices that were moved before, and so may have lines */
+export async function writeMarks(
+  client: Client,
+  id: string,
+  marks: Map<string, DeviceMark>,
+  known: ReadonlySet<string>,
+): Promise<void> {
   const rows = [...marks].map(([device, mark]) => ({
     device,
     status: mark.status,
@@ -86,13 +92,15 @@ export async function writeMarks(client: Client, id: string, marks: Map<string, 
   }))
   await client.query({ name: 'state-mark', text: markSql, values: [id, JSON.stringify(rows)] })
   const inspected = [...marks].filter(([, mark]) => mark.quarantine)
-  if (inspected.length === 0) return
-  // The lines of a device's own states; those of strays are kept by their bucket.
-  await client.query(
-    `DELETE FROM state_migration_quarantine
-      WHERE migration = $1 AND device = ANY($2) AND bucket IS NULL AND key IS DISTINCT FROM 'link'`,
-    [id, inspected.map(([device]) => device)],
-  )
+  const again = inspected.map(([device]) => device).filter((device) => known.has(device))
+  if (again.length > 0) {
+    // The lines of a device's own states; those of strays are kept by their bucket.
+    await client.query(
+      `DELETE FROM state_migration_quarantine
+        WHERE migration = $1 AND device = ANY($2) AND bucket IS NULL AND key IS DISTINCT FROM 'link'`,
+      [id, again],
+    )
+  }
   await addLines(
     client,
     id,

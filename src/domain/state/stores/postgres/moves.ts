@@ -1,7 +1,8 @@
 import type { Postgres, Queryable } from '../../../../platform/postgres/postgres.ts'
+import { digestSql } from '../../digest-of.ts'
 import { STATE_NOT_FOUND } from '../../errors.ts'
 import { keyPath, keyText, type StateKey } from '../../state-key.ts'
-import type { DeviceDigests, Snapshot, State, StateEntry } from '../../store.ts'
+import type { DeviceDigests, DeviceSum, Snapshot, State, StateEntry } from '../../store.ts'
 import { groupsOf } from '../zpush-sql/moves.ts'
 
 const micros = '(extract(epoch FROM updated_at) * 1000000)::bigint AS micros'
@@ -97,4 +98,14 @@ export async function digestRows(
     if (device) device.fingerprint = known.get(row.device) ?? ''
   }
   return all
+}
+
+const sumSql = `
+  SELECT s.device, min(d.version)::text AS fingerprint,
+         ${digestSql({ type: 's.type', uuid: 's.uuid', counter: 's.counter', data: 's.data' })} AS digest
+    FROM states s JOIN state_devices d ON d.device = s.device WHERE s.device = ANY($1) GROUP BY s.device`
+
+export async function sumRows(database: Queryable, devices: string[]): Promise<Map<string, DeviceSum>> {
+  const { rows } = await database.query<DeviceSum & { device: string }>(sumSql, [devices])
+  return new Map(rows.map(({ device, fingerprint, digest }) => [device, { fingerprint, digest }]))
 }
