@@ -189,6 +189,26 @@ it('does not bury an address that was registered anew while "gone" was on its wa
   expect((await devices.get(phone))?.transports[0]?.deadAt).toBeUndefined()
 })
 
+it('does not bury the same address either, when it was registered anew meanwhile', async () => {
+  const { device, devices, acceptance, push, worker, state } = ground()
+  const phone = await device([stubTransport('same')])
+  const one = push(phone, { confirmMs: 0 })
+  await acceptance().accept([one])
+  let tries = 0
+  const provider = createStubProvider(async () => {
+    tries += 1
+    if (tries > 1) return { kind: 'accepted', id: 'ok' }
+    await devices.put(phone, { transports: [stubTransport('same')] })
+    return { kind: 'gone', reason: 'said of the former registration' }
+  })
+  const sender = worker({ provider })
+  await eventually(async () => {
+    await fire(sender)
+    expect(await state(one.id)).toBe('sent')
+  })
+  expect((await devices.get(phone))?.transports[0]?.deadAt).toBeUndefined()
+})
+
 it('escalates to the next transport when a sent push is not confirmed in time', async () => {
   const { device, acceptance, push, worker, age, state, web } = ground()
   const phone = await device([stubTransport('first'), stubTransport('second')])
