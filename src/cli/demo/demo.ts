@@ -15,12 +15,21 @@ import { createWebClient, waitUntilReady } from '../web-client.ts'
 import { badInput } from './scenes/bad-input.ts'
 import { killedChild } from './scenes/killed-child.ts'
 import { killedDatabase } from './scenes/killed-database.ts'
+import { pushes } from './scenes/pushes.ts'
 import { realFiles } from './scenes/real-files.ts'
 import { rolledWorker } from './scenes/rolled-worker.ts'
 import { stoppedWorker } from './scenes/stopped-worker.ts'
 import { childPids, type Scene, type Stage, until } from './stage.ts'
 
-const scenes: Scene[] = [realFiles, killedChild, stoppedWorker, rolledWorker, killedDatabase, badInput]
+const scenes: Scene[] = [
+  realFiles,
+  killedChild,
+  stoppedWorker,
+  rolledWorker,
+  killedDatabase,
+  pushes,
+  badInput,
+]
 
 export interface DemoOptions {
   config: Config
@@ -138,6 +147,9 @@ const demoEnvironment = (given: {
   BODY_STORES: `file:${path.join(given.folder, 'bodies-a')},file:${path.join(given.folder, 'bodies-b')}`,
   JOBS_MODULE: fileURLToPath(new URL('./jobs.ts', import.meta.url)),
   WORKER_PROCESSES: '2',
+  // The stand-in for the cloud is on this machine.
+  PUSH_ALLOW_PRIVATE: '1',
+  FLOOD_INTERVAL_MS: '3000',
   LOG_LEVEL: 'warn',
 })
 
