@@ -1,5 +1,5 @@
 import type { Clock } from '../../core/clock.ts'
-import { messageOf } from '../../core/errors.ts'
+import { codeOf, messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
 import type { Postgres } from '../postgres/postgres.ts'
 import { type ActiveRun, assertWritable, linesOf, loseRun, signalOf } from './active-run.ts'
@@ -39,6 +39,33 @@ export function createJobContext(options: ContextOptions): JobContext<unknown> {
     return bound
   }
 
+  const once: JobContext['once'] = async (work) => {
+    assertWritable(run, 'once')
+    if (run.committed) throw JOB_CONTEXT_MISUSED({ what: 'called once twice; the first has ended the job' })
+    let result: unknown
+    await options.database.transaction(async (client) => {
+      result = await work(client)
+      const fault = resultFault(result)
+      if (fault) throw JOB_RESULT_INVALID({ reason: fault })
+      assertWritable(run, 'once')
+      const mine = await ledger.finishWith(client, id, token, { kind: 'completed', result })
+      if (!mine) throw loseRun(run, clock.monotonicMs())
+    })
+    run.committed = true
+    return done(result)
+  }
+  /**
+   * Whoever waits for a write hears of its failure. A handler that does not wait would otherwise end the whole process
+   * with it, and every job beside it, mostly because its own run was over before the write.
+   */
+  const watched = <T>(write: Promise<T>): Promise<T> => {
+    write.catch((error: unknown) => {
+      if (run.fenced && !run.stop)
+        options.log.warn({ ...linesOf(run), code: codeOf(error) }, 'a write of a handler came to nothing')
+    })
+    return write
+  }
+
   return {
     id,
     name,
@@ -59,24 +86,10 @@ export function createJobContext(options: ContextOptions): JobContext<unknown> {
       run.progress ??= createProgress((newest) => showProgress(options, newest))
       run.progress.set(value, clock.monotonicMs())
     },
-    save: async (checkpoint) => bind().checkpoints.save(checkpoint),
+    save: (checkpoint) => watched(bind().checkpoints.save(checkpoint)),
     iterate: (source, how = {}) => ({ [Symbol.asyncIterator]: () => bind().loops.loop(source, how) }),
-    transact: async (checkpoint, work) => bind().checkpoints.transact(checkpoint, work),
-    once: async (work) => {
-      assertWritable(run, 'once')
-      if (run.committed) throw JOB_CONTEXT_MISUSED({ what: 'called once twice; the first has ended the job' })
-      let result: unknown
-      await options.database.transaction(async (client) => {
-        result = await work(client)
-        const fault = resultFault(result)
-        if (fault) throw JOB_RESULT_INVALID({ reason: fault })
-        assertWritable(run, 'once')
-        const mine = await ledger.finishWith(client, id, token, { kind: 'completed', result })
-        if (!mine) throw loseRun(run, clock.monotonicMs())
-      })
-      run.committed = true
-      return done(result)
-    },
+    transact: (checkpoint, work) => watched(bind().checkpoints.transact(checkpoint, work)),
+    once: (work) => watched(once(work)),
   }
 }
 

@@ -5,8 +5,19 @@ import type { JobError } from './ledger.ts'
 const maxMessage = 2_000
 const maxStack = 8_000
 
-/** Whatever was thrown, as the contract shows it. Bounded, since a message may quote a whole response. */
+/**
+ * Whatever was thrown, as the contract shows it. Bounded, since a message may quote a whole response. Never throws
+ * itself, also when the fields of what was thrown do.
+ */
 export function toJobError(thrown: unknown): JobError {
+  try {
+    return readError(thrown)
+  } catch {
+    return { code: JOB_FAILED.code, message: 'Something was thrown that cannot be read.' }
+  }
+}
+
+function readError(thrown: unknown): JobError {
   const error: JobError = {
     code: codeOf(thrown) ?? JOB_FAILED.code,
     message: shorten(thrown instanceof Error ? messageOf(thrown) : textOf(thrown), maxMessage),

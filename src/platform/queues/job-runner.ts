@@ -14,7 +14,7 @@ import type { JobMetrics } from './job-metrics.ts'
 import type { Ledger } from './ledger.ts'
 import type { PayloadStore } from './payload-store.ts'
 import type { Registry } from './registry.ts'
-import { type Engine, runJob } from './run-job.ts'
+import { concludeFault, type Engine, runJob } from './run-job.ts'
 import { createSuspects } from './suspects.ts'
 
 export interface JobRunnerOptions<Deps> {
@@ -175,7 +175,7 @@ async function allAnswered(consumers: Consumer[], clock: Clock, limitMs: number)
 
 /** One delivery: from its arrival until it is settled, by its own end or by that of the process. */
 function process(engine: Engine, runs: ActiveRuns, delivery: Delivery): Promise<Disposition> {
-  const { clock, log } = engine
+  const { clock } = engine
   return new Promise((resolve) => {
     // Fetched while the drain began.
     if (engine.draining.aborted) return resolve({ kind: 'handed-back' })
@@ -185,10 +185,9 @@ function process(engine: Engine, runs: ActiveRuns, delivery: Delivery): Promise<
       resolve(disposition)
     })
     runs.add(run)
-    runJob(engine, run).then(run.settle, (error: unknown) => {
-      log.error({ ...linesOf(run), err: error }, 'the wrapper of a job failed')
-      run.settle({ kind: 'delayed', ms: 5_000 })
-    })
+    runJob(engine, run)
+      .catch((fault: unknown) => concludeFault(engine, run, fault))
+      .then(run.settle, () => run.settle({ kind: 'delayed', ms: 5_000 }))
   })
 }
 

@@ -1,12 +1,18 @@
 import { backoffMs } from '../../core/backoff.ts'
 import type { Clock } from '../../core/clock.ts'
-import { codeOf } from '../../core/errors.ts'
+import { codeOf, messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
 import type { Postgres } from '../postgres/postgres.ts'
 import { type ActiveRun, linesOf, type Settled } from './active-run.ts'
 import type { Disposition } from './backend.ts'
 import { readCheckpoint } from './checkpoint.ts'
-import { INPUT_INVALID, JOB_CHECKPOINT_INVALID, JOB_POISONOUS, JOB_UNKNOWN } from './errors.ts'
+import {
+  INPUT_INVALID,
+  JOB_CHECKPOINT_INVALID,
+  JOB_POISONOUS,
+  JOB_RESULT_INVALID,
+  JOB_UNKNOWN,
+} from './errors.ts'
 import { summaryOf } from './faults.ts'
 import type { Job } from './job.ts'
 import { createJobContext } from './job-context.ts'
@@ -220,6 +226,18 @@ function handle(engine: Engine, run: ActiveRun, job: Job, given: Given): Promise
 
 // --- after the handler
 
+/**
+ * The wrapper itself failed: by a fault of ours, or a schema that throws. Counted as a failure of the job, since a row
+ * that nobody ends is held for as long as this process lives.
+ */
+export async function concludeFault(engine: Engine, run: ActiveRun, fault: unknown): Promise<Disposition> {
+  engine.log.error({ ...linesOf(run), error: toJobError(fault) }, 'the wrapper of a job failed')
+  const job = engine.registry.find(run.delivery.name)
+  if (!job || run.delivery.volatile) return { kind: 'delayed', ms: 5_000 }
+  run.fenced = true
+  return concludeDurable(engine, run, failure(fault, run, job))
+}
+
 async function concludeDurable(engine: Engine, run: ActiveRun, verdict: Verdict): Promise<Disposition> {
   if (verdict.kind === 'lost') return dropRun(engine, run)
   if (verdict.kind !== 'committed') {
@@ -240,12 +258,18 @@ async function concludeDurable(engine: Engine, run: ActiveRun, verdict: Verdict)
 async function writeEnding(
   engine: Engine,
   run: ActiveRun,
-  ending: Ending,
+  wanted: Ending,
 ): Promise<'written' | 'lost' | 'unwritten'> {
+  let ending = wanted
   for (let retry = 1; ; retry++) {
     try {
       return (await engine.ledger.finish(run.delivery.id, run.token, ending)) ? 'written' : 'lost'
     } catch (error) {
+      if (INPUT_INVALID.is(error) && ending.kind !== 'failed') {
+        // It looked like JSON and is none, or none that Postgres takes: it will not become better.
+        ending = { kind: 'failed', error: toJobError(JOB_RESULT_INVALID({ reason: messageOf(error) })) }
+        continue
+      }
       if (run.settled || engine.givingUp.aborted) return 'unwritten'
       await pause(
         engine,

@@ -14,6 +14,8 @@ type Judged = Pick<ActiveRun, 'stop' | 'committed' | 'attempt' | 'maxAttempts'>
 
 const maxResultBytes = 262_144
 const maxDelayMs = 366 * 86_400_000
+/** The engine on Postgres takes no fractions: an entry with one could not be put off, and stood still until its lock ran out. */
+const wholeMs = (ms: number): number => Math.min(Math.ceil(ms), maxDelayMs)
 
 /**
  * Turns how a handler ended into what becomes of its job.
@@ -22,6 +24,16 @@ const maxDelayMs = 366 * 86_400_000
  * returns nothing, and that must not pass for the end of the work.
  */
 export function judge(run: Judged, job: Pick<Job, 'backoff'>, settled: Settled): Verdict {
+  try {
+    return judgeReadable(run, job, settled)
+  } catch (error) {
+    // A getter of what the handler returned.
+    const what = 'something that cannot be read'
+    return failure(JOB_OUTCOME_INVALID({ what }, { cause: error }), run, job)
+  }
+}
+
+function judgeReadable(run: Judged, job: Pick<Job, 'backoff'>, settled: Settled): Verdict {
   if (run.committed) return { kind: 'committed' }
   if (run.stop?.kind === 'lost') return { kind: 'lost' }
   if (settled.kind === 'returned' && (settled.value !== undefined || !run.stop)) {
@@ -46,12 +58,12 @@ export function failure(
   const traits = thrown instanceof BatonError ? thrown : undefined
   // Something is overloaded and says when to come again: that slows the queue, and is not the job's failure.
   if (traits?.traits.retry === 'after') {
-    const delayMs = Math.max(backoffMs(1, job.backoff), traits.retryAfterMs ?? 0)
-    return { kind: 'snooze', delayMs: Math.min(delayMs, maxDelayMs) }
+    const delayMs = wholeMs(Math.max(backoffMs(1, job.backoff), traits.retryAfterMs ?? 0))
+    return { kind: 'snooze', delayMs }
   }
   if (run.attempt >= run.maxAttempts || traits?.traits.retry === 'never') return { kind: 'failed', error }
-  const delayMs = Math.max(backoffMs(run.attempt, job.backoff), traits?.retryAfterMs ?? 0)
-  return { kind: 'retry', error, delayMs: Math.min(delayMs, maxDelayMs) }
+  const delayMs = wholeMs(Math.max(backoffMs(run.attempt, job.backoff), traits?.retryAfterMs ?? 0))
+  return { kind: 'retry', error, delayMs }
 }
 
 function endingOf(value: unknown, run: Judged, job: Pick<Job, 'backoff'>): Ending {
@@ -63,7 +75,7 @@ function endingOf(value: unknown, run: Judged, job: Pick<Job, 'backoff'>): Endin
       return failure(JOB_RESULT_INVALID({ reason: fault }), run, job)
     }
     case 'snooze':
-      return { kind: 'snooze', delayMs: Math.min(outcome.ms, maxDelayMs) }
+      return { kind: 'snooze', delayMs: wholeMs(outcome.ms) }
     case 'cancel':
       return { kind: 'cancelled', reason: outcome.reason }
     case undefined:

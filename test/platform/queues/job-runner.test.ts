@@ -50,6 +50,86 @@ describe.each<EngineKind>(['redis', 'postgres'])('a runner on %s', (kind) => {
       expect(view.error?.stack).toContain('job-runner.test.ts')
     })
 
+    it.each([
+      [
+        'an error whose fields throw',
+        () =>
+          Promise.reject(
+            Object.defineProperties(new Error('x'), {
+              message: { get: () => JSON.parse('{') as string },
+              code: { get: () => JSON.parse('{') as string },
+            }),
+          ),
+      ],
+      [
+        'a result that throws when it is read',
+        async () => ({
+          kind: 'done',
+          get result() {
+            return JSON.parse('{') as string
+          },
+        }),
+      ],
+      [
+        'an outcome that throws when it is read',
+        async () => new Proxy({}, { has: () => JSON.parse('{') as boolean }),
+      ],
+    ])('ends when its handler gives %s', async (_what, handler) => {
+      const { queue, run, enqueue, reaches } = stage()
+      const job = jobOf(queue(), 'hostile', handler as never, { attempts: 1 })
+      await run([job])
+      expect(await reaches(await enqueue(job), 'failed')).toMatchObject({ attempts: 1 })
+    })
+
+    it('fails when its result is JSON once and not the next time', async () => {
+      const { queue, run, enqueue, reaches } = stage()
+      const job = jobOf(queue(), 'fickle', async () => {
+        let times = 0
+        return done({ toJSON: () => (++times > 1 ? 1n : 1) })
+      })
+      await run([job])
+      expect(await reaches(await enqueue(job), 'failed')).toMatchObject({
+        error: { code: 'JOB_RESULT_INVALID' },
+        attempts: 1,
+      })
+    })
+
+    it('is not held for ever by a wrapper that fails', async () => {
+      const { queue, run, enqueue, reaches } = stage()
+      const job = jobOf(queue(), 'unlucky', async () => done())
+      let faults = 0
+      const schemas = { payload: Type.Refine(Type.Any(), () => ++faults > 1 || (JSON.parse('{') as boolean)) }
+      await run([{ ...job, ...schemas } as typeof job])
+      expect(await reaches(await enqueue(job), 'completed')).toMatchObject({ attempts: 2, interruptions: 0 })
+    })
+
+    it('that does not wait for what it writes takes no process down when it is over', async () => {
+      const { queue, run, enqueue, reaches, lines } = stage()
+      const unhandled: unknown[] = []
+      const listener = (reason: unknown): void => void unhandled.push(reason)
+      process.on('unhandledRejection', listener)
+      const gate = createGate()
+      const job = jobOf(queue(), 'hasty', async (_payload, _deps, ctx) => {
+        void ctx.once(() => gate.opened)
+        void ctx.save({ a: () => 1n })
+        return done('early')
+      })
+      await run([job])
+      const id = await enqueue(job)
+      expect(await reaches(id, 'completed')).toMatchObject({ result: 'early' })
+      gate.open()
+      await eventually(() =>
+        expect(
+          lines.filter(
+            (each) => each['jobId'] === id && each['msg'] === 'a write of a handler came to nothing',
+          ),
+        ).toHaveLength(1),
+      )
+      await new Promise((resolve) => setImmediate(resolve))
+      process.off('unhandledRejection', listener)
+      expect(unhandled).toEqual([])
+    })
+
     it('that was there at several crashes is run beside no other such one, and delays nobody else', async () => {
       const { queue, run, enqueue, reaches, postgres } = stage()
       let suspects = 0
