@@ -26,6 +26,7 @@ describe('the end of a handler', () => {
     ['a snooze', returned(snooze(5)), { kind: 'snooze', delayMs: 5 }],
     ['a cancel', returned(cancel('why')), { kind: 'cancelled', reason: 'why' }],
     ['a throw', threw(new Error('x')), { kind: 'retry', error: { code: 'JOB_FAILED', message: 'x' } }],
+    ['a snooze of a fraction', returned(snooze(4.2)), { kind: 'snooze', delayMs: 5 }],
     ['a snooze until never', returned(snooze(Number.POSITIVE_INFINITY)), { kind: 'failed' }],
     ['a snooze into the past', returned(snooze(-1)), { kind: 'failed' }],
     ['null', returned(null), { kind: 'failed', error: { code: 'JOB_OUTCOME_INVALID' } }],
