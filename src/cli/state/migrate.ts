@@ -34,7 +34,9 @@ export interface MigrateOptions {
 /** `baton state migrate`: plan, question, engine, and how it ended. */
 export async function migrate(states: StateAdministration, cli: Cli, options: MigrateOptions): Promise<void> {
   const migration =
-    options.resume === undefined ? await begin(states, cli, options) : await resume(states, options.resume)
+    options.resume === undefined
+      ? await begin(states, cli, options)
+      : await resume(states, cli, options.resume)
   if (!migration) return
   const { id } = migration
   if (options.detach) {
@@ -79,9 +81,8 @@ async function begin(
   const settings = settingsOf(options)
   const known = await states.find(from, to)
   if (known) {
-    cli.complain(`Going on with ${known.id}, which is ${known.phase}.`)
     await states.start(from, to, settings)
-    return resume(states, known.id)
+    return resume(states, cli, known.id)
   }
   const report = options.scan ? await scan(cli, from, to) : undefined
   const rate = settings
@@ -98,9 +99,10 @@ async function begin(
   return states.start(from, to, settings)
 }
 
-async function resume(states: StateAdministration, id: string): Promise<Migration> {
+async function resume(states: StateAdministration, cli: Cli, id: string): Promise<Migration> {
   if (!isId(id)) throw MIGRATION_NOT_FOUND({ id })
-  await states.request(id, 'resume')
+  const { phase } = await states.request(id, 'resume')
+  cli.complain(`Going on with ${id}, which is ${phase}.`)
   return states.get(id)
 }
 

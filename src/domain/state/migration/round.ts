@@ -134,7 +134,8 @@ const handMs = 200
 export async function copyPending(bench: Bench, id: string, options: RoundOptions): Promise<void> {
   const { clock, migrations, signal } = bench
   const lane = async (): Promise<void> => {
-    let size = 4
+    // With a rate that makes each device slow it stays at one.
+    let size = 1
     while (!signal.aborted) {
       const startedAt = clock.monotonicMs()
       if (!(await migrations.claim(id, size, (rows) => turn(bench, id, rows, options)))) return
