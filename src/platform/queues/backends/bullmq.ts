@@ -80,6 +80,7 @@ interface Bulk {
 }
 
 async function addBulk(engine: Engine, { queue, entries, epochMs }: Bulk): Promise<void> {
+  await engine.assertRoom(queue, entries.length)
   const plain = entries.filter(isPlain)
   if (plain.length > 0) {
     await engine.addPlain(queue, {

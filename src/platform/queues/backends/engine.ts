@@ -12,6 +12,8 @@ export interface Engine {
   addPlain(queue: string, entries: PlainEntries): Promise<void>
   /** Of these entries, which are due now, those that the engine would not deliver for long. */
   strayed(queue: string, ids: string[]): Promise<Strayed>
+  /** To be asked before entries are added. Rejects when they would take the memory that fetching needs. */
+  assertRoom(queue: string, entries: number): Promise<void>
   /** The same as BullMQ's own object, for looking in. */
   view(name: string): Promise<Queue>
   /** Connections of a consumer's own, which sit through an outage. Rejects while the engine cannot be reached. */

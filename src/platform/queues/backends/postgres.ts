@@ -81,6 +81,7 @@ function createPostgresEngine(options: PostgresBackendOptions): Engine {
       return view
     },
     open: (queue, worker) => openConsumer(pool, queue, worker),
+    assertRoom: async () => undefined,
     strayed: async (queue, ids) => {
       const { rows } = await pool.query<{ id: string; late: boolean }>(strayed, [queue, ids, longestPauseMs])
       const idsOf = (late: boolean): string[] => rows.filter((row) => row.late === late).map((row) => row.id)

@@ -4,6 +4,7 @@ import { createRedis, type RedisClient } from '../../redis.ts'
 import { type BullmqBackend, createBullmqBackend } from './bullmq.ts'
 import type { Engine, OpenedBackend, WorkerBackendOptions } from './engine.ts'
 import { createRedisCommands } from './redis-commands.ts'
+import { createRedisRoom } from './redis-room.ts'
 
 export interface RedisBackendOptions {
   url: string
@@ -29,6 +30,7 @@ function createRedisEngine(options: RedisBackendOptions): Engine {
 
   const settled = firstAnswer(client)
   const commands = createRedisCommands(client, key)
+  const room = createRedisRoom(client, options.clock, (queue) => key(queue, 'meta'))
   const whenSettled =
     <Args extends unknown[], Result>(work: (...args: Args) => Promise<Result>) =>
     async (...args: Args): Promise<Result> => {
@@ -47,6 +49,7 @@ function createRedisEngine(options: RedisBackendOptions): Engine {
     }),
     open: (queue, worker) => openConsumer(options, queue, { prefix: prefix(queue), worker }),
     addPlain: whenSettled(commands.addPlain),
+    assertRoom: whenSettled(room.assertFor),
     strayed: whenSettled(commands.strayed),
     active: whenSettled(commands.active),
     epoch: whenSettled(commands.epoch),

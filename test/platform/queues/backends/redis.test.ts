@@ -58,6 +58,27 @@ exerciseQueueBackend('a Redis Cluster', async () => {
 })
 
 describe('the Redis engine', () => {
+  it('fills Redis only so far that what is in it can still be fetched', async () => {
+    const server = await startRedis({ args: ['--maxmemory', '8mb', '--maxmemory-policy', 'noeviction'] })
+    const backend = open(server.url)
+    const bulk = () => Array.from({ length: 500 }, () => entry())
+    let added = 0
+    const fill = async (): Promise<void> => {
+      for (;;) {
+        await backend.add('q', bulk())
+        added += 500
+      }
+    }
+    await expect(fill()).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
+    await expect(backend.add('q', [entry({ delayMs: 60_000 })])).rejects.toThrow(/maxmemory/)
+    expect(added).toBeGreaterThan(5_000)
+    const seen: string[] = []
+    await consume(backend, seen)
+    await eventually(() => expect(seen.length).toBeGreaterThanOrEqual(added), { timeoutMs: 15_000 })
+    await backend.add('q', [entry()])
+    await eventually(() => expect(seen.length).toBeGreaterThanOrEqual(added + 1))
+  })
+
   it('delivers nothing that has lost its content to eviction, and takes it again', async () => {
     const server = await startRedis()
     const backend = open(server.url)
