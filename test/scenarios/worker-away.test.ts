@@ -1,15 +1,29 @@
-import { expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { migrate } from '../../src/platform/postgres/migrate.ts'
 import { eventually } from '../support/processes.ts'
 import { type PrivateServer, startPostgres } from '../support/servers.ts'
-import { openSite } from '../support/workers.ts'
+import { openSite, type Site } from '../support/workers.ts'
 
-const shutdownMs = 4_000
+const shutdownMs = 2_500
 
 /** What a store can do to a stop: not be there, or be there and never answer. */
 const troubles = {
   refuses: (server: PrivateServer) => server.kill(),
   'never answers': (server: PrivateServer) => server.freeze(true),
+}
+
+// One for all tests of this file, since each leaves it as it was; to make one takes longer than most of them.
+let postgres: PrivateServer
+beforeAll(async () => {
+  postgres = await startPostgres()
+  await migrate(postgres.url)
+})
+afterAll(() => postgres.stop())
+
+async function openCleanSite(): Promise<Site> {
+  const site = await openSite({ engine: 'redis', databaseUrl: postgres.url })
+  await site.query('TRUNCATE jobs, nodes')
+  return site
 }
 type Trouble = keyof typeof troubles
 const kinds = Object.keys(troubles) as Trouble[]
@@ -36,9 +50,7 @@ test.each(kinds)(
 test.each(kinds)(
   'with a Postgres that %s the worker is gone within SHUTDOWN_MS and the job runs later',
   async (kind) => {
-    const postgres = await startPostgres()
-    await migrate(postgres.url)
-    const site = await openSite({ engine: 'redis', databaseUrl: postgres.url })
+    const site = await openCleanSite()
     const worker = await site.startWorker({ SHUTDOWN_MS: String(shutdownMs) })
     const id = await site.enqueue('sleep', { ms: 600_000 })
     await site.jobIs(id, 'active')
@@ -67,9 +79,7 @@ test.each(kinds)(
 )
 
 test('with both stores frozen the worker is gone within SHUTDOWN_MS all the same', async () => {
-  const postgres = await startPostgres()
-  await migrate(postgres.url)
-  const site = await openSite({ engine: 'redis', databaseUrl: postgres.url })
+  const site = await openCleanSite()
   const worker = await site.startWorker({ SHUTDOWN_MS: String(shutdownMs) })
   const id = await site.enqueue('sleep', { ms: 600_000 })
   await site.jobIs(id, 'active')
@@ -85,11 +95,9 @@ test('with both stores frozen the worker is gone within SHUTDOWN_MS all the same
 })
 
 test('a Postgres that hangs is told of, and a job that ran meanwhile is completed once it is back', async () => {
-  const postgres = await startPostgres()
-  await migrate(postgres.url)
-  const site = await openSite({ engine: 'redis', databaseUrl: postgres.url })
+  const site = await openCleanSite()
   const worker = await site.startWorker()
-  const id = await site.enqueue('sleep', { ms: 6_000 })
+  const id = await site.enqueue('sleep', { ms: 3_000 })
   await site.jobIs(id, 'active')
   await postgres.freeze(true)
   await worker.waitForLine(/no heartbeat reached Postgres/, 15_000)

@@ -114,7 +114,7 @@ test.each(kinds)(
     await eventually(async () => {
       const [node] = await site.nodes()
       expect(node?.state).toBe('waiting')
-      expect(node?.children.map((child) => child.state)).toEqual(['waiting', 'waiting'])
+      expect(node?.children.map((child) => child.state)).toEqual(['waiting'])
     })
     const pids = await childPids(site)
     const other = site.spawnWorker({ SHUTDOWN_MS: '2000' })

@@ -5,7 +5,7 @@ import { childOf, openSite, untilUp } from '../support/workers.ts'
 
 test('what workers count is shown by the web tier, over the death of a child and of the node', async () => {
   const site = await openSite({ engine: 'redis' })
-  const worker = await site.startWorker()
+  const worker = await site.startWorker({ WORKER_PROCESSES: '2' })
   const api = await startHarness({ databaseUrl: site.databaseUrl })
   /** Values of the samples that match, as the web tier shows them now. */
   const scrape = async (pattern: RegExp): Promise<number[]> => {

@@ -20,11 +20,11 @@ async function load(site: Site, signal: AbortSignal): Promise<string[]> {
 describe.each(engines)('on %s', (engine) => {
   test('HUP under load replaces all children, interrupts no job and lets no second go by without one', async () => {
     const site = await openSite({ engine })
-    const worker = await site.startWorker()
+    const worker = await site.startWorker({ WORKER_PROCESSES: '2' })
     const old = await pidsOf(site)
     const end = new AbortController()
     const loading = load(site, end.signal)
-    const long = await site.enqueue('sleep', { ms: 4_000 })
+    const long = await site.enqueue('sleep', { ms: 2_500 })
     await site.jobIs(long, 'active')
     worker.signal('SIGHUP')
     await worker.waitForLine(/all children are new/, 30_000)
@@ -51,8 +51,8 @@ describe.each(engines)('on %s', (engine) => {
 
 test('a stop during a roll is a stop, and nothing is left running', async () => {
   const site = await openSite({ engine: 'redis' })
-  const worker = await site.startWorker({ SHUTDOWN_MS: '15000' })
-  const id = await site.enqueue('sleep', { ms: 2_500 })
+  const worker = await site.startWorker({ SHUTDOWN_MS: '15000', WORKER_PROCESSES: '2' })
+  const id = await site.enqueue('sleep', { ms: 1_500 })
   await site.jobIs(id, 'active')
   worker.signal('SIGHUP')
   await worker.waitForLine(/rolling the children/)
@@ -67,7 +67,7 @@ test.each(['SIGTSTP', 'SIGUSR2'] as const)(
   '%s makes the worker quiet: what runs goes on, nothing new is taken',
   async (signal) => {
     const site = await openSite({ engine: 'redis' })
-    const worker = await site.startWorker()
+    const worker = await site.startWorker({ WORKER_PROCESSES: '2' })
     const running = await site.enqueue('sleep', { ms: 1_000 })
     await site.jobIs(running, 'active')
     worker.signal(signal)
@@ -93,7 +93,7 @@ test.each(['SIGTSTP', 'SIGUSR2'] as const)(
 
 test('USR1 prints what every child is doing, and nothing stops', async () => {
   const site = await openSite({ engine: 'redis' })
-  const worker = await site.startWorker()
+  const worker = await site.startWorker({ WORKER_PROCESSES: '2' })
   const id = await site.enqueue('sleep', { ms: 600_000 })
   await site.jobIs(id, 'active')
   await eventually(async () =>

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { type EngineName, openSite, type Site } from '../support/workers.ts'
 
 const engines: EngineName[] = ['redis', 'postgres']
-const shutdownMs = 4_000
+const shutdownMs = 2_500
 
 /** Sends the signal. @returns the exit, and how long it took, ms */
 async function stop(worker: Awaited<ReturnType<Site['startWorker']>>, signal: NodeJS.Signals = 'SIGTERM') {
@@ -21,13 +21,13 @@ describe.each(engines)('on %s', (engine) => {
   test('a job of a few seconds is finished before the worker ends with 0', async () => {
     const site = await openSite({ engine })
     const worker = await site.startWorker({ SHUTDOWN_MS: '20000' })
-    const id = await site.enqueue('sleep', { ms: 3_000 })
+    const id = await site.enqueue('sleep', { ms: 1_500 })
     await site.jobIs(id, 'active')
     const { code, tookMs } = await stop(worker)
     expect(code).toBe(0)
     expect(await site.job(id)).toMatchObject({ state: 'completed', attempts: 1, interruptions: 0 })
-    expect(tookMs).toBeGreaterThan(1_500)
-    expect(tookMs).toBeLessThan(6_000)
+    expect(tookMs).toBeGreaterThan(750)
+    expect(tookMs).toBeLessThan(4_000)
     expect(await site.nodes()).toEqual([])
     expect(worker.lines.some((line) => line.includes('waiting for jobs') && line.includes(id))).toBe(true)
   })
@@ -73,22 +73,22 @@ test('a job that does not obey its signal goes back all the same', async () => {
 test('an iteration stops at its next item and goes on from there', async () => {
   const site = await openSite({ engine: 'redis' })
   const worker = await site.startWorker({ SHUTDOWN_MS: '20000' })
-  const id = await site.enqueue('steps', { count: 30, ms: 100 })
+  const id = await site.enqueue('steps', { count: 20, ms: 100 })
   await site.jobIs(id, 'active')
   const { code, tookMs } = await stop(worker)
   expect(code).toBe(0)
-  expect(tookMs).toBeLessThan(2_500)
+  expect(tookMs).toBeLessThan(1_500)
   expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
   await site.startWorker()
   const { result } = await site.jobIs(id, 'completed')
   expect((result as { first: number }).first).toBeGreaterThan(1)
-  expect((result as { last: number }).last).toBe(30)
+  expect((result as { last: number }).last).toBe(20)
 })
 
 test('the signal may come to every process of the group, several times', async () => {
   const site = await openSite({ engine: 'redis' })
   const worker = await site.startWorker({ SHUTDOWN_MS: '20000' })
-  const id = await site.enqueue('sleep', { ms: 2_000 })
+  const id = await site.enqueue('sleep', { ms: 1_500 })
   await site.jobIs(id, 'active')
   for (const signal of ['SIGTERM', 'SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGTERM'] as const)
     worker.signalGroup(signal)
@@ -101,7 +101,7 @@ test.each([0, 3])(
   'a job that ends its process with %i during a drain goes back at once, as a crash',
   async (code) => {
     const site = await openSite({ engine: 'redis' })
-    const worker = await site.startWorker({ SHUTDOWN_MS: '20000', WORKER_PROCESSES: '1' })
+    const worker = await site.startWorker({ SHUTDOWN_MS: '20000' })
     const id = await site.enqueue('leave', { ms: 700, code })
     await site.jobIs(id, 'active')
     const stopped = await stop(worker)
@@ -113,7 +113,7 @@ test.each([0, 3])(
     expect(told).toHaveLength(1)
     expect(told[0]).toContain('fixtures/jobs/index.ts')
     // The entry is free too: nobody waits for a lock to run out.
-    await site.startWorker({ WORKER_PROCESSES: '1' })
+    await site.startWorker()
     await site.jobIs(id, 'active', 1_500)
   },
 )

@@ -2,6 +2,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -38,7 +39,7 @@ export interface BatonProcess {
 /**
  * Starts `node src/main.ts …` in a process group of its own.
  *
- * The environment is PATH, HOME and `env`, nothing else. Within a test it is killed at the test's end;
+ * The environment is PATH, HOME, a compile cache and `env`, nothing else. Within a test it is killed at the test's end;
  * outside of one (`beforeAll`) whoever starts it has to call `kill`.
  */
 export function spawnBaton(args: string[], env: Record<string, string> = {}): BatonProcess {
@@ -49,7 +50,13 @@ export function spawnBaton(args: string[], env: Record<string, string> = {}): Ba
 export function spawnNode(args: string[], env: Record<string, string> = {}): BatonProcess {
   const child = spawn(process.execPath, args, {
     cwd: projectRoot,
-    env: { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '/', ...env },
+    env: {
+      PATH: process.env['PATH'] ?? '',
+      HOME: process.env['HOME'] ?? '/',
+      // Half of the work of a start is the compilation of what the last start compiled.
+      NODE_COMPILE_CACHE: path.join(tmpdir(), 'baton-test-compile-cache'),
+      ...env,
+    },
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
   })

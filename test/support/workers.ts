@@ -17,7 +17,7 @@ export type EngineName = 'redis' | 'postgres'
 export interface Site {
   databaseUrl: string
   redis: Awaited<ReturnType<typeof startRedis>> | undefined
-  /** Starts `baton worker` with the jobs of test/fixtures/jobs, and waits until `children` are up. */
+  /** Starts `baton worker` with the jobs of test/fixtures/jobs, and waits until all children are up: one unless said. */
   startWorker(env?: Record<string, string>): Promise<BatonProcess>
   /** The same without waiting. */
   spawnWorker(env?: Record<string, string>): BatonProcess
@@ -65,7 +65,7 @@ export async function openSite({ engine, ...options }: SiteOptions): Promise<Sit
       DATABASE_URL: databaseUrl,
       ...(redis ? { REDIS_URL: redis.url } : {}),
       JOBS_MODULE: path.join(projectRoot, 'test/fixtures/jobs/index.ts'),
-      WORKER_PROCESSES: '2',
+      WORKER_PROCESSES: '1',
       WORKER_CONCURRENCY: '4',
       ...env,
     })
@@ -87,7 +87,7 @@ export async function openSite({ engine, ...options }: SiteOptions): Promise<Sit
     spawnWorker,
     startWorker: async (env = {}) => {
       const worker = spawnWorker(env)
-      const children = Number(env['WORKER_PROCESSES'] ?? 2)
+      const children = Number(env['WORKER_PROCESSES'] ?? 1)
       let seen = 0
       await worker.waitForLine((line) => line.includes('child is up') && ++seen === children, 30_000)
       return worker
