@@ -58,6 +58,8 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
   }
   const heartbeat = setInterval(beat, options.heartbeatMs ?? defaultHeartbeatMs)
   response.once('close', close)
+  // The client may have left while its job was looked up: then nothing will ever be told of it any more.
+  if (response.destroyed || response.closed) setImmediate(close)
   // A reader that went away is no news; without a listener it would end this process.
   response.on('error', close)
 

@@ -47,6 +47,20 @@ describe('an event stream', () => {
     expect([stream.open, closed]).toEqual([false, 1])
   })
 
+  it('ends when its client had left before it began', async () => {
+    socket = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    socket.on('error', () => undefined)
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    const [, response] = (await once(server, 'request')) as [unknown, ServerResponse]
+    const left = once(response, 'close')
+    socket.destroy()
+    await left
+    const stream = openEventStream(response, { headers: {}, onClose: () => void closed++ })
+    await expect.poll(() => closed).toBe(1)
+    expect(stream.open).toBe(false)
+    expect(stream.send({ event: 'x', data: 1 })).toBe(false)
+  })
+
   it('keeps little for a reader that reads nothing, says so, and cuts it in the end', async () => {
     const { stream, response } = await open(300)
     socket.pause()
