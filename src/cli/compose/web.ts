@@ -17,7 +17,7 @@ import { readVersion } from '../cli.ts'
 import { createGround, type Ground } from '../compose.ts'
 import { loadJobs } from '../load-jobs.ts'
 import { createDashboardPlugin } from './dashboard.ts'
-import { assertDatabaseReady, type Database, openDatabase } from './database.ts'
+import { assertDatabaseReady, type Database, openDatabase, waitForPostgres } from './database.ts'
 import { createPushWeb } from './push.ts'
 import { createStateWeb } from './state.ts'
 
@@ -99,7 +99,9 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
   const heartbeat = createHeartbeat(ground, () => stopping)
 
   const start = async (): Promise<{ url: string }> => {
-    await heartbeat.start()
+    // Between the check of the schema and now its connections may have gone to others.
+    const limitMs = config.bootTimeoutMs
+    await waitForPostgres(() => heartbeat.start(), { clock, log, limitMs })
     await push.start()
     return web.start()
   }
