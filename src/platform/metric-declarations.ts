@@ -184,6 +184,18 @@ export const declarations = [
     labels: ['result'],
   },
   {
+    name: 'baton_body_store_failures_total',
+    type: 'counter',
+    help: 'Requests to a store over HTTP that had no answer, or one that says that nobody is there.',
+    labels: ['store'],
+  },
+  {
+    name: 'baton_body_store_refusals_total',
+    type: 'counter',
+    help: 'Requests to a store over HTTP that were not sent, since it was away a moment ago.',
+    labels: ['store'],
+  },
+  {
     name: 'baton_queue_jobs',
     type: 'gauge',
     help: 'Jobs of the whole site that wait, are delayed, run or have failed, by queue. The first 50,000 unfinished and the first 50,000 failed are counted: beyond, an estimate from below.',

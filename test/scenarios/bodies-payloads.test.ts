@@ -302,7 +302,8 @@ describe.each<EngineKind>(['redis', 'postgres'])('large payloads on %s', (kind) 
           // When the rows are gone, the bodies go too.
           await postgres.query('TRUNCATE jobs, pushes, schedules')
           await sweepAll()
-          for (const body of referred) await expect(bodies.stat(body)).rejects.toThrow()
+          for (const body of referred)
+            await expect(bodies.stat(body)).rejects.toMatchObject({ code: 'BODY_NOT_FOUND' })
           swept += referred.length
         },
       ),

@@ -85,6 +85,9 @@ describe.runIf(hasNginx)('bodies in nginx and in a directory', () => {
           count(id === idOf(n, size) ? `put ${copies}` : 'WRONG ID')
         } catch (error) {
           count(`put ${codeOf(error)}`)
+          // As it was told: again, a little later.
+          queue.push(next)
+          await clock.sleep(100 + Math.random() * 400)
         }
         const id = [...two][Math.floor(Math.random() * two.size)]
         if (id === undefined) continue
@@ -97,7 +100,7 @@ describe.runIf(hasNginx)('bodies in nginx and in a directory', () => {
     }
     const trouble = async (): Promise<void> => {
       while (busy) {
-        await clock.sleep(400)
+        await clock.sleep(1_000)
         await nginx.kill()
         await clock.sleep(200)
         await nginx.start()
@@ -121,7 +124,7 @@ describe.runIf(hasNginx)('bodies in nginx and in a directory', () => {
     expect(Object.keys(outcomes).filter((outcome) => !allowed.includes(outcome))).toEqual([])
     // The other store is there all the time.
     expect(outcomes['get right']).toBeGreaterThan(900)
-    expect(outcomes['put 2']).toBeGreaterThan(100)
+    expect(outcomes['put 2']).toBeGreaterThanOrEqual(sizes.length / 2)
     expect(outcomes['put 1'] ?? 0).toBeGreaterThan(0)
 
     await postgres.query('UPDATE body_repairs SET due_at = now()')

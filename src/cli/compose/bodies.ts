@@ -1,12 +1,12 @@
 import { createSystemClock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import { createReleasers } from '../../core/lifecycle.ts'
-import { type Bodies, createBodies } from '../../domain/bodies/bodies.ts'
-import { createBodyStores } from '../../domain/bodies/create-body-store.ts'
+import type { Bodies } from '../../domain/bodies/bodies.ts'
 import type { Config } from '../../platform/config/config.ts'
 import { createLog } from '../../platform/log.ts'
 import { createPostgres, type Postgres } from '../../platform/postgres/postgres.ts'
 import { assertDatabaseReady, openDatabase } from './database.ts'
+import { createSiteBodies } from './site-bodies.ts'
 
 export interface BodiesTools {
   bodies: Bodies
@@ -29,8 +29,7 @@ export async function withBodies<T>(config: Config, work: (tools: BodiesTools) =
     })
     releasers.add('postgres', () => postgres.close())
     await assertDatabaseReady(config, { postgres, clock, log }, 5_000)
-    const stores = createBodyStores(config.bodyStores, clock)
-    const bodies = createBodies({ stores, postgres, clock, log, retentionMs: config.bodyRetentionMs })
+    const bodies = createSiteBodies({ config, postgres, clock, log })
     releasers.add('bodies', () => bodies.close())
     return await work({ bodies, postgres })
   } finally {

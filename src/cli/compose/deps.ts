@@ -1,18 +1,16 @@
 import type { Deps, Enqueue } from '../../../jobs/deps.ts'
 import { messageOf } from '../../core/errors.ts'
-import { createBodies } from '../../domain/bodies/bodies.ts'
-import { createBodyStores } from '../../domain/bodies/create-body-store.ts'
 import { createAcceptance } from '../../platform/queues/accept.ts'
 import { createEnqueueIn } from '../../platform/queues/enqueue-in.ts'
 import { assertFits, type Registry } from '../../platform/queues/registry.ts'
 import type { Ground } from '../compose.ts'
+import { createSiteBodies } from './site-bodies.ts'
 import { createAdministration } from './state.ts'
 
 /** What jobs are given. A domain that jobs need is made here and added to jobs/deps.ts. */
 export function createDeps(ground: Ground, registry: Registry): Deps {
-  const { config, postgres, clock, log, releasers } = ground
-  const stores = createBodyStores(config.bodyStores, clock)
-  const bodies = createBodies({ ...ground, stores, retentionMs: config.bodyRetentionMs })
+  const { postgres, clock, log, releasers } = ground
+  const bodies = createSiteBodies(ground)
   releasers.add('bodies', () => bodies.close())
   const { states, close } = createAdministration({ databaseUrl: postgres.url, clock, log })
   releasers.add('states', close)

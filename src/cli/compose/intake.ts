@@ -7,7 +7,7 @@ import type { Ground } from '../compose.ts'
 
 /** What brings in work by itself. Every master runs it; Postgres sees to it that one of them does each thing. */
 export function createIntake(ground: Ground, registry: Registry): Service[] {
-  const { config, postgres, ledger, backend, clock, log, metrics } = ground
+  const { config, postgres, ledger, backend, clock, log, metrics, payloads } = ground
   const troubles = createTroubleLog(log, clock)
   const onError =
     (what: string) =>
@@ -34,6 +34,7 @@ export function createIntake(ground: Ground, registry: Registry): Service[] {
       ledger,
       registry,
       clock,
+      payloads,
       onError: onError('the scheduler'),
       onFired: (fired) => log.info({ ...fired }, 'a schedule has fired'),
     }),

@@ -1,13 +1,13 @@
 import { type BatonError, messageOf } from '../../core/errors.ts'
 import { withLimit } from '../../core/lifecycle.ts'
-import { type Bodies, createBodies } from '../../domain/bodies/bodies.ts'
-import { createBodyStores } from '../../domain/bodies/create-body-store.ts'
+import type { Bodies } from '../../domain/bodies/bodies.ts'
 import { BODY_CORRUPT, BODY_ID_INVALID, BODY_NOT_FOUND } from '../../domain/bodies/errors.ts'
 import { createPostgres } from '../../platform/postgres/postgres.ts'
 import { PAYLOAD_LOST, PAYLOAD_UNAVAILABLE } from '../../platform/queues/errors.ts'
 import type { PayloadStore } from '../../platform/queues/payload-store.ts'
 import { createTroubleLog } from '../../platform/trouble-log.ts'
 import type { Ground } from '../compose.ts'
+import { createSiteBodies } from './site-bodies.ts'
 
 /**
  * Whoever puts a payload away may hold a connection already, within a transaction: from the same pool all of them
@@ -58,8 +58,7 @@ function openBodies({ config, clock, log, metrics, postgres }: Omit<Ground, 'pay
     applicationName: 'baton payloads',
     onError: (error) => log.warn({ reason: messageOf(error) }, 'a connection has trouble'),
   })
-  const stores = createBodyStores(config.bodyStores, clock)
-  const bodies = createBodies({ stores, postgres: own, clock, log, metrics })
+  const bodies = createSiteBodies({ config, postgres: own, clock, log, metrics })
   const close = async (): Promise<void> => {
     await bodies.close()
     await own.close()

@@ -2,8 +2,6 @@ import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
 import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
-import { createBodies } from '../../domain/bodies/bodies.ts'
-import { createBodyStores } from '../../domain/bodies/create-body-store.ts'
 import { createAuditLog } from '../../platform/access/audit-log.ts'
 import { createAuthenticator } from '../../platform/access/authenticator.ts'
 import { createKeyStore } from '../../platform/access/key-store.ts'
@@ -19,6 +17,7 @@ import { loadJobs } from '../load-jobs.ts'
 import { createDashboardPlugin } from './dashboard.ts'
 import { assertDatabaseReady, type Database, openDatabase, waitForPostgres } from './database.ts'
 import { createPushWeb } from './push.ts'
+import { createSiteBodies } from './site-bodies.ts'
 import { createStateWeb } from './state.ts'
 
 export interface ComposedWeb {
@@ -73,7 +72,7 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     onError: (error) =>
       log.warn({ reason: messageOf(error) }, 'the queue is away; the reconciler adds what waits'),
   })
-  const bodies = createBodies({ ...ground, stores: createBodyStores(config.bodyStores, clock) })
+  const bodies = createSiteBodies(ground)
   releasers.add('bodies', () => bodies.close())
   const authenticator = createAuthenticator({ keys, clock, environmentKeys: config.apiKeys })
   const audit = createAuditLog({ postgres })

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Clock } from '../../core/clock.ts'
+import type { Metrics } from '../../platform/metrics.ts'
 import type { BodyStore } from './body-store.ts'
 import { BODY_STORE_INVALID } from './errors.ts'
 import { createDirectoryStore } from './stores/directory.ts'
@@ -9,6 +10,13 @@ import { createWebdavStore } from './stores/webdav.ts'
 
 /** Where bodies lie in development, when no store is configured. */
 export const defaultBodyStores = ['file:.baton/bodies-a', 'file:.baton/bodies-b']
+
+/** What stores of this process share. */
+export interface StoreSurroundings {
+  /** For bodies whose id is not known yet; the system's folder for such unless said. */
+  spoolFolder?: string
+  metrics?: Metrics
+}
 
 /**
  * A store by its URL:
@@ -21,25 +29,25 @@ export const defaultBodyStores = ['file:.baton/bodies-a', 'file:.baton/bodies-b'
  *
  * @throws BODY_STORE_INVALID
  */
-export function createBodyStore(url: string, clock: Clock): BodyStore {
+export function createBodyStore(url: string, clock: Clock, around: StoreSurroundings = {}): BodyStore {
   const [place = '', mark] = url.split('#')
-  if (mark === undefined) return storeAt(place, clock)
-  if (mark === 'drain') return { ...storeAt(place, clock), draining: true }
+  if (mark === undefined) return storeAt(place, clock, around)
+  if (mark === 'drain') return { ...storeAt(place, clock, around), draining: true }
   throw BODY_STORE_INVALID({ url: redacted(url), reason: 'only #drain may stand at its end' })
 }
 
-function storeAt(url: string, clock: Clock): BodyStore {
+function storeAt(url: string, clock: Clock, around: StoreSurroundings): BodyStore {
   const scheme = /^([a-z0-9+]+):/i.exec(url)?.[1]?.toLowerCase()
   if (scheme === 'file') return createDirectoryStore({ root: directoryOf(url), clock })
-  if (scheme === 's3') return s3Of(url, clock)
+  if (scheme === 's3') return s3Of(url, clock, around)
   if (scheme === 'webdav+http' || scheme === 'webdav+https') {
-    return createWebdavStore({ url: parse(url.slice('webdav+'.length), url), clock })
+    return createWebdavStore({ ...around, url: parse(url.slice('webdav+'.length), url), clock })
   }
   const reason = 'it must begin with file:, webdav+http://, webdav+https:// or s3://'
   throw BODY_STORE_INVALID({ url: redacted(url), reason })
 }
 
-function s3Of(url: string, clock: Clock): BodyStore {
+function s3Of(url: string, clock: Clock, around: StoreSurroundings): BodyStore {
   const { host, username, password, pathname, searchParams } = parse(url.replace(/^s3:/i, 'https:'), url)
   const [bucket = '', ...prefix] = pathname.split('/').filter((part) => part !== '')
   if (bucket === '') throw BODY_STORE_INVALID({ url: redacted(url), reason: 'it names no bucket' })
@@ -48,6 +56,7 @@ function s3Of(url: string, clock: Clock): BodyStore {
   }
   const scheme = searchParams.get('tls') === 'off' ? 'http' : 'https'
   return createS3Store({
+    ...around,
     endpoint: new URL(`${scheme}://${host}`),
     bucket,
     prefix: prefix.join('/'),
@@ -66,8 +75,13 @@ function parse(text: string, url: string): URL {
 }
 
 /** @throws BODY_STORE_INVALID, also for two names of one place: two copies there would be one */
-export function createBodyStores(urls: readonly string[], clock: Clock): BodyStore[] {
-  const stores = (urls.length === 0 ? defaultBodyStores : urls).map((url) => createBodyStore(url, clock))
+export function createBodyStores(
+  urls: readonly string[],
+  clock: Clock,
+  around: StoreSurroundings = {},
+): BodyStore[] {
+  const given = urls.length === 0 ? defaultBodyStores : urls
+  const stores = given.map((url) => createBodyStore(url, clock, around))
   const twice = stores.find((store, index) => stores.findIndex(({ name }) => name === store.name) !== index)
   if (twice) throw BODY_STORE_INVALID({ url: twice.name, reason: 'it is named twice' })
   const active = stores.filter(({ draining }) => !draining)

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import { type FileHandle, open, rm } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { messageOf } from '../../core/errors.ts'
+import { codeOf, messageOf } from '../../core/errors.ts'
 import type { BodySource } from './body-store.ts'
 import { BODY_UNAVAILABLE } from './errors.ts'
 
@@ -60,7 +60,11 @@ export function createSpool({ folder, memoryBytes }: SpoolOptions): Spool {
 /** Its name is taken away at once, so that a process which dies leaves nothing on the disk. */
 async function openNameless(folder: string): Promise<FileHandle> {
   const path = join(folder, `baton-spool-${randomUUID()}`)
-  const file = await open(path, 'wx+', 0o600)
+  const file = await open(path, 'wx+', 0o600).catch(async (error: unknown) => {
+    if (codeOf(error) !== 'ENOENT') throw error
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    return open(path, 'wx+', 0o600)
+  })
   await rm(path)
   return file
 }

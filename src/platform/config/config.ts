@@ -170,6 +170,12 @@ export const settings = {
       about: 'How long a body is kept after its last upload when no job that is kept refers to it.',
     },
   ),
+  spoolFolder: text('SPOOL_FOLDER', '.baton/spool', {
+    default: '.baton/spool',
+    unit: 'path',
+    about:
+      'Where bodies of more than 1 MiB are kept until their id is known, when a store cannot. Made when missing; a file there has no name and is gone with its process.',
+  }),
   site: text('SITE', 'main', {
     default: 'main',
     unit: 'name',

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import {
   type ClientRequest,
   Agent as HttpAgent,
@@ -8,9 +9,11 @@ import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import { pipeline } from 'node:stream/promises'
 import type { Clock } from '../../../core/clock.ts'
 import { BatonError, messageOf } from '../../../core/errors.ts'
+import type { Metrics } from '../../../platform/metrics.ts'
 import { createAdmission } from '../admission.ts'
 import type { BodySource } from '../body-store.ts'
 import { BODY_TIMEOUT, BODY_UNAVAILABLE } from '../errors.ts'
+import { type Attempt, createStoreBreaker } from './store-breaker.ts'
 
 export interface HttpClientOptions {
   /** Of the store, for messages. */
@@ -22,6 +25,9 @@ export interface HttpClientOptions {
   timeoutMs: number
   /** Connections at once. As many as 1,000 callers wait for one, for up to `timeoutMs`. */
   maxConnections: number
+  /** Failures in a row after which the store is given a rest; 3 unless said. */
+  failures?: number | undefined
+  metrics?: Metrics | undefined
 }
 
 export interface HttpExchange {
@@ -43,7 +49,7 @@ export interface HttpClient {
    * Resolves with the head of the answer. Its stream must be read to the end or destroyed; destroyed, it takes the
    * connection with it, so nobody else can meet what was left on it.
    *
-   * @throws BODY_UNAVAILABLE, BODY_TIMEOUT, BODY_OVERLOADED
+   * @throws BODY_UNAVAILABLE (at once while the store was away a moment ago), BODY_TIMEOUT, BODY_OVERLOADED
    */
   send(exchange: HttpExchange): Promise<IncomingMessage>
   close(): void
@@ -60,14 +66,20 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
     maxWaiting: 1_000,
     maxWaitMs: timeoutMs,
   })
+  const breaker = createStoreBreaker({ ...options, failures: options.failures ?? 3 })
+  const bound = createBinding(store)
 
-  const open = ({ method, path, headers, body, shared }: HttpExchange): ClientRequest =>
+  const open = ({ method, path, headers, body, shared }: HttpExchange, requestId: string): ClientRequest =>
     (secure ? httpsRequest : httpRequest)({
       method,
       path,
       host: origin.hostname.replace(/^\[|\]$/g, ''),
       port: origin.port,
-      headers: { ...headers, ...(body && { 'Content-Length': String(body.size) }) },
+      headers: {
+        ...headers,
+        'X-Request-Id': requestId,
+        ...(body && { 'Content-Length': String(body.size) }),
+      },
       agent: shared ? agent : false,
       timeout: timeoutMs,
     })
@@ -75,22 +87,66 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
   return {
     send: async (exchange) => {
       const leave = await admission.enter(exchange.signal)
-      const request = open(exchange)
-      request.once('close', leave)
-      // Meets what comes after the answer too; an error without a listener would end the process.
-      request.on('error', () => undefined)
-      request.once('timeout', () => request.destroy(BODY_TIMEOUT({ store, timeoutMs })))
-      const abort = (): void => void request.destroy(exchange.signal?.reason as Error)
-      exchange.signal?.addEventListener('abort', abort, { once: true })
-      request.once('close', () => exchange.signal?.removeEventListener('abort', abort))
+      let attempt: Attempt
       try {
-        return await answerOf(request, exchange.body)
+        attempt = breaker.enter()
       } catch (error) {
-        request.destroy()
-        throw unavailable(store, error)
+        leave()
+        throw error
+      }
+      try {
+        const requestId = randomUUID()
+        const request = open(exchange, requestId)
+        request.once('close', leave)
+        request.once('timeout', () => request.destroy(BODY_TIMEOUT({ store, timeoutMs })))
+        const answer = bound(requestId, await exchangeOver(request, exchange))
+        if (saysAway.has(answer.statusCode ?? 0)) attempt.failed({ silent: false })
+        else attempt.answered()
+        return answer
+      } catch (error) {
+        if (exchange.signal?.aborted || error instanceof SourceFailure) attempt.dropped()
+        else attempt.failed({ silent: BODY_TIMEOUT.is(error) })
+        throw unavailable(store, error instanceof SourceFailure ? error.cause : error)
       }
     },
     close: () => agent.destroy(),
+  }
+}
+
+async function exchangeOver(
+  request: ClientRequest,
+  { body, signal }: HttpExchange,
+): Promise<IncomingMessage> {
+  // Meets what comes after the answer too; an error without a listener would end the process.
+  request.on('error', () => undefined)
+  const abort = (): void => void request.destroy(signal?.reason as Error)
+  signal?.addEventListener('abort', abort, { once: true })
+  request.once('close', () => signal?.removeEventListener('abort', abort))
+  try {
+    return await answerOf(request, body)
+  } catch (error) {
+    request.destroy()
+    throw error
+  }
+}
+
+/** What a gateway says of a server that is not there. Other faults of a server are answers. */
+const saysAway = new Set([502, 503, 504])
+
+/**
+ * A store that gives the id of a request back with its answer has to go on with it: an answer with another id is one to
+ * another request. Until it has once, such a header is taken for a number of its own.
+ */
+function createBinding(store: string): (requestId: string, answer: IncomingMessage) => IncomingMessage {
+  let echoes = false
+  return (requestId, answer) => {
+    const echoed = answer.headers['x-request-id']
+    if (echoed === requestId) echoes = true
+    else if (echoed !== undefined && echoes) {
+      answer.destroy()
+      throw BODY_UNAVAILABLE({ store, reason: 'it answered another request' })
+    }
+    return answer
   }
 }
 
@@ -114,7 +170,14 @@ async function answerOf(request: ClientRequest, body: BodySource | undefined): P
     return response
   } catch (error) {
     // That the connection was closed is then only what followed from it.
-    throw source.broke ?? error
+    throw source.broke === undefined ? error : new SourceFailure({ cause: source.broke })
+  }
+}
+
+/** Not the store's fault. */
+class SourceFailure extends Error {
+  constructor(options: { cause: unknown }) {
+    super('the source of the body failed', options)
   }
 }
 

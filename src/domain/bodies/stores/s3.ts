@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import type { Clock } from '../../../core/clock.ts'
+import type { Metrics } from '../../../platform/metrics.ts'
 import { isBodyId } from '../body-id.ts'
 import type { BodySource, BodyStore, StoredBody } from '../body-store.ts'
 import { BODY_UNAVAILABLE } from '../errors.ts'
@@ -21,6 +22,9 @@ export interface S3StoreOptions {
   timeoutMs?: number
   maxConnections?: number
   spoolFolder?: string
+  /** Failures in a row after which it is given a rest; 3 unless said. */
+  failures?: number
+  metrics?: Metrics | undefined
 }
 
 /** Bodies in a bucket of an S3-compatible service. The bucket must exist, strongly consistent as S3 itself is. */
@@ -33,6 +37,8 @@ export function createS3Store(options: S3StoreOptions): BodyStore {
     clock: options.clock,
     timeoutMs: options.timeoutMs ?? 30_000,
     maxConnections: options.maxConnections ?? 32,
+    failures: options.failures,
+    metrics: options.metrics,
   })
   return createRemoteStore(createS3Objects(name, options, client), options.spoolFolder ?? tmpdir())
 }

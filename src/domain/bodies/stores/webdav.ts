@@ -1,5 +1,6 @@
 import { tmpdir } from 'node:os'
 import type { Clock } from '../../../core/clock.ts'
+import type { Metrics } from '../../../platform/metrics.ts'
 import { isBodyId } from '../body-id.ts'
 import type { BodyStore, StoredBody } from '../body-store.ts'
 import { BODY_UNAVAILABLE } from '../errors.ts'
@@ -14,6 +15,9 @@ export interface WebdavStoreOptions {
   timeoutMs?: number
   maxConnections?: number
   spoolFolder?: string
+  /** Failures in a row after which it is given a rest; 3 unless said. */
+  failures?: number
+  metrics?: Metrics | undefined
 }
 
 /**
@@ -31,6 +35,8 @@ export function createWebdavStore(options: WebdavStoreOptions): BodyStore {
     clock,
     timeoutMs: options.timeoutMs ?? 30_000,
     maxConnections: options.maxConnections ?? 32,
+    failures: options.failures,
+    metrics: options.metrics,
   })
   return createRemoteStore(createWebdavObjects(name, url, client), options.spoolFolder ?? tmpdir())
 }
