@@ -11,7 +11,13 @@ const text = (value: string): string => `s:${Buffer.byteLength(value)}:"${value}
 
 /** Bytes as a backend would write them, of about that size. */
 export const content = (size: number): Buffer =>
-  Buffer.from(text(randomBytes(Math.max(1, Math.ceil(size / 2))).toString('hex').slice(0, Math.max(1, size))))
+  Buffer.from(
+    text(
+      randomBytes(Math.max(1, Math.ceil(size / 2)))
+        .toString('hex')
+        .slice(0, Math.max(1, size)),
+    ),
+  )
 
 export const deviceName = (index: number): string => `phone${index.toString(36).padStart(5, '0')}`
 
@@ -84,7 +90,11 @@ export function startPhones(options: PhonesOptions): Phones {
       refused++
       return
     }
-    const device = choose(devices, busy, () => `new${(++begun).toString(36)}x${randomBytes(2).toString('hex')}`)
+    const device = choose(
+      devices,
+      busy,
+      () => `new${(++begun).toString(36)}x${randomBytes(2).toString('hex')}`,
+    )
     busy.add(device)
     try {
       // Work goes on after the gate was passed.
@@ -135,7 +145,9 @@ async function write(store: StateStore, device: string): Promise<void> {
   const folders = [...new Set(entries.filter(({ key }) => key.type === '').map(({ key }) => key.uuid))]
   const fresh = folders.length === 0 || Math.random() < 0.05
   const uuid = fresh ? randomUUID() : (folders[randomInt(folders.length)] ?? randomUUID())
-  const counters = entries.filter(({ key }) => key.type === '' && key.uuid === uuid).map(({ key }) => key.counter)
+  const counters = entries
+    .filter(({ key }) => key.type === '' && key.uuid === uuid)
+    .map(({ key }) => key.counter)
   const newest = Math.max(0, ...counters)
   if (entries.length === 0) await store.link(Buffer.from(`user${randomInt(97)}`), device)
   if (newest > 0) await store.clean(device, { type: '', uuid, counter: newest })
