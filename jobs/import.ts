@@ -6,6 +6,8 @@ import { DATASET_TAKEN_OVER } from './errors.ts'
 import { readTable, type TableItem, type TablePosition } from './tables/table.ts'
 
 interface Checkpoint {
+  /** The dataset is ours, and old rows may still be there. */
+  clearing?: true
   rows: number
   rejected: { line: number; reason: string }[]
   /** Rejected lines beyond those that are listed. */
@@ -14,6 +16,8 @@ interface Checkpoint {
 }
 
 const batchRows = 500
+/** Old rows that go in one transaction: all of a large dataset in one would hold its locks, and a stop, for minutes. */
+const biteRows = 10_000
 const maxListed = 100
 
 /**
@@ -30,8 +34,16 @@ export const importTable = defineJob({
   async run({ body, dataset }, { bodies }: Deps, ctx) {
     let so = ctx.checkpoint as Checkpoint | undefined
     if (!so) {
-      so = { rows: 0, rejected: [], moreRejected: 0 }
-      await ctx.transact(so, (client) => clearDataset(client, dataset, ctx.id))
+      so = { rows: 0, rejected: [], moreRejected: 0, clearing: true }
+      await ctx.transact(so, (client) => takeOver(client, dataset, ctx.id))
+    }
+    if (so.clearing) {
+      const clearing = so
+      for await (const bite of ctx.iterate(() => bites())) {
+        await ctx.transact(clearing, (client) => deleteBite(client, { dataset, job: ctx.id }, bite))
+      }
+      const { clearing: _done, ...cleared } = so
+      so = cleared
     }
     const source = (from?: Checkpoint) => batchesOf(readTable(bodies, body, { from: from?.position }))
     for await (const batch of ctx.iterate(source)) {
@@ -68,26 +80,54 @@ function addBatch(so: Checkpoint, batch: TableItem[]): Checkpoint {
   }
 }
 
-async function clearDataset(client: Client, dataset: string, job: string): Promise<void> {
+async function takeOver(client: Client, dataset: string, job: string): Promise<void> {
   await client.query(
     `INSERT INTO datasets (name, import) VALUES ($1, $2)
      ON CONFLICT (name) DO UPDATE SET import = EXCLUDED.import, started_at = now()`,
     [dataset, job],
   )
-  await client.query('DELETE FROM dataset_rows WHERE dataset = $1', [dataset])
 }
 
-async function insertRows(
-  client: Client,
-  to: { dataset: string; job: string },
-  batch: TableItem[],
-): Promise<void> {
-  // Holds a newer import back until this batch is committed; then that one deletes it with the rest.
+interface Target {
+  dataset: string
+  job: string
+}
+
+/** Where the old rows were deleted up to, and whether there may be more. */
+interface Bite {
+  line: string
+  isLast: boolean
+}
+
+function* bites(): Generator<Bite> {
+  const bite: Bite = { line: '-1', isLast: false }
+  while (!bite.isLast) yield bite
+}
+
+async function deleteBite(client: Client, { dataset, job }: Target, bite: Bite): Promise<void> {
+  await assertOurs(client, { dataset, job })
+  // Not from the beginning each time: the places of what was deleted would be walked again and again.
+  const { rows } = await client.query<{ count: number; line: string | null }>(
+    `WITH bite AS (SELECT line FROM dataset_rows WHERE dataset = $1 AND line > $2 ORDER BY line LIMIT ${biteRows}),
+       gone AS (DELETE FROM dataset_rows d USING bite WHERE d.dataset = $1 AND d.line = bite.line)
+     SELECT count(*)::int AS count, max(line)::text AS line FROM bite`,
+    [dataset, bite.line],
+  )
+  bite.isLast = (rows[0]?.count ?? 0) < biteRows
+  bite.line = rows[0]?.line ?? bite.line
+}
+
+/** Holds a newer import back until this transaction is committed; then that one deletes what it wrote with the rest. */
+async function assertOurs(client: Client, { dataset, job }: Target): Promise<void> {
   const { rowCount } = await client.query('SELECT FROM datasets WHERE name = $1 AND import = $2 FOR SHARE', [
-    to.dataset,
-    to.job,
+    dataset,
+    job,
   ])
-  if (rowCount === 0) throw DATASET_TAKEN_OVER({ dataset: to.dataset })
+  if (rowCount === 0) throw DATASET_TAKEN_OVER({ dataset })
+}
+
+async function insertRows(client: Client, to: Target, batch: TableItem[]): Promise<void> {
+  await assertOurs(client, to)
   const rows = batch.filter(({ data }) => data !== undefined)
   await client.query(
     `INSERT INTO dataset_rows (dataset, line, data)

@@ -122,6 +122,37 @@ describe('import', () => {
     expect(await rowsOf('again')).toEqual([])
   })
 
+  it('deletes old rows in bites, and goes on with them after an interruption', async () => {
+    const { postgres } = stage()
+    await postgres.query(`INSERT INTO datasets (name, import) VALUES ('huge', gen_random_uuid())`)
+    await postgres.query(
+      `INSERT INTO dataset_rows (dataset, line, data) SELECT 'huge', n, '1' FROM generate_series(1, 45000) AS n`,
+    )
+    const left = async (): Promise<number> => Number((await rowsOf('huge')).length)
+    await postgres.query(
+      `CREATE TABLE bitten (rows int);
+       CREATE FUNCTION note_bite() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN INSERT INTO bitten SELECT count(*) FROM old; PERFORM pg_sleep(0.1); RETURN NULL; END $$;
+       CREATE TRIGGER note_bite AFTER DELETE ON dataset_rows REFERENCING OLD TABLE AS old
+         FOR EACH STATEMENT EXECUTE FUNCTION note_bite()`,
+    )
+    const first = await start()
+    const id = await enqueue('import', { body: await upload('a\nnew\n'), dataset: 'huge' })
+    await eventually(async () => expect(await left()).toBeLessThan(45_000))
+    await first.drain()
+    expect(await left()).toBeGreaterThan(1)
+    expect((await stage().ledger.get(id))?.interruptions).toBe(1)
+    await first.close(2_000)
+    await start()
+    expect((await stage().reaches(id, 'completed')).result).toEqual({ rows: 1, rejected: [] })
+    expect(await rowsOf('huge')).toEqual([{ line: '2', data: { a: 'new' } }])
+    const { rows } = await postgres.query<{ rows: number }>('SELECT rows FROM bitten WHERE rows > 0')
+    expect(rows.map((bite) => bite.rows).sort((a, b) => b - a)).toEqual([
+      10_000, 10_000, 10_000, 10_000, 5_000,
+    ])
+    await postgres.query('DROP TRIGGER note_bite ON dataset_rows; DROP FUNCTION note_bite; DROP TABLE bitten')
+  })
+
   it('lists no more rejected lines than fit, and counts the rest', async () => {
     await start()
     const view = await finish('import', {
