@@ -306,6 +306,18 @@ describe('the reconciler', () => {
          locked_until_ms = (extract(epoch FROM now()) * 1000)::bigint + 3600000 WHERE id = $1`,
       [job.id],
     )
+    // Its sweeps, of which the last counts for everybody, lie an hour ahead too.
+    const sweeper = ahead.consume({
+      queue: 'default',
+      runner: 'fast',
+      concurrency: 1,
+      process: async () => ({ kind: 'finished' }),
+      onLost: () => undefined,
+      onError: () => undefined,
+    })
+    await sweeper.start()
+    await clock.sleep(200)
+    await sweeper.close(1_000)
     await postgres.query(`UPDATE jobs SET run_at = now() - interval '20 seconds'`)
     const backend = await openPostgres()
     await reconcile(backend)

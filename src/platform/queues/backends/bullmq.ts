@@ -4,7 +4,7 @@ import { withLimit } from '../../../core/lifecycle.ts'
 import type { Entry, QueueBackend } from '../backend.ts'
 import { QUEUE_UNAVAILABLE } from '../errors.ts'
 import { createConsumer } from './consumer.ts'
-import type { Engine, Strayed } from './engine.ts'
+import type { Engine, Held, Strayed } from './engine.ts'
 import { asView, isPlain, jobJson, plainOptions } from './entries.ts'
 
 /** A queue backend that also shows BullMQ's own objects, for its dashboards. */
@@ -109,6 +109,7 @@ async function mendBulk(engine: Engine, bulk: Bulk): Promise<void> {
     // Those that became due meanwhile are not delayed any more, which is what we want.
     await Promise.allSettled(strayed.late.map((id) => bullmq.promote(id)))
   }
+  if (strayed.locked.length > 0) await moveToWait(engine, queue, strayed.locked)
   if (strayed.lost.length > 0) {
     const view = await engine.view(queue)
     await Promise.all(strayed.lost.map((id) => view.remove(id)))
@@ -118,8 +119,11 @@ async function mendBulk(engine: Engine, bulk: Bulk): Promise<void> {
 }
 
 async function handBack(engine: Engine, queue: string, runner: string): Promise<string[]> {
+  return moveToWait(engine, queue, await engine.active(queue, runner))
+}
+
+async function moveToWait(engine: Engine, queue: string, held: Held[]): Promise<string[]> {
   const bullmq = await engine.queue(queue)
-  const held = await engine.active(queue, runner)
   const moved = await Promise.all(
     held.map(async ({ id, token }) => {
       try {

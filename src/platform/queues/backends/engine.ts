@@ -56,6 +56,8 @@ export interface Strayed {
   late: string[]
   /** Known by name, but in no list: nobody will ever deliver them. */
   lost: string[]
+  /** Active by a lock that no clock of now can have made, or one that ran out and that no sweep has noticed. */
+  locked: Held[]
 }
 
 /** The longest delay that an entry gets whose row is due, ms: while its row is held, its name unknown, or undecided. */

@@ -7,6 +7,7 @@ import {
   type Held,
   longestPauseMs,
   type OpenedBackend,
+  type Strayed,
   type WorkerBackendOptions,
 } from './engine.ts'
 
@@ -39,14 +40,13 @@ const addPlain = `WITH added AS (
   SELECT pg_notify('bullmq_jobs', $1) FROM (SELECT FROM added LIMIT 1) AS some_added`
 
 /**
- * By the clock of Postgres; those of the nodes are what may be wrong. A lock that runs out later than any that is taken
- * now is ended on the way: whoever took it has a fast clock and, since the row is free, does not run it.
+ * By the clock of Postgres; those of the nodes are what may be wrong. A fast one makes locks that last too long, and
+ * keeps all others from sweeping: the time of the last sweep, which BullMQ notes for all, lies in the future then.
  */
-const strayed = `WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms),
-    unlocked AS (UPDATE job SET locked_until_ms = 0 FROM now
-      WHERE queue = $1 AND id = ANY($2::text[]) AND state = 'active' AND locked_until_ms > now.ms + $3)
-  SELECT id, state = 'delayed' AS late FROM job, now WHERE queue = $1 AND id = ANY($2::text[])
-    AND (state IN ('completed', 'failed', 'waiting-children') OR state = 'delayed' AND process_at_ms > now.ms + $3)`
+const strayed = `WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms)
+  SELECT id, state::text AS state, lock_token AS token FROM job, now WHERE queue = $1 AND id = ANY($2::text[])
+    AND (state IN ('completed', 'failed', 'waiting-children') OR state = 'delayed' AND process_at_ms > now.ms + $3
+      OR state = 'active' AND abs(locked_until_ms - now.ms) > $3)`
 
 function createPostgresEngine(options: PostgresBackendOptions): Engine {
   const pool = createQueuePool({
@@ -83,9 +83,17 @@ function createPostgresEngine(options: PostgresBackendOptions): Engine {
     open: (queue, worker) => openConsumer(pool, queue, worker),
     assertRoom: async () => undefined,
     strayed: async (queue, ids) => {
-      const { rows } = await pool.query<{ id: string; late: boolean }>(strayed, [queue, ids, longestPauseMs])
-      const idsOf = (late: boolean): string[] => rows.filter((row) => row.late === late).map((row) => row.id)
-      return { late: idsOf(true), lost: idsOf(false) }
+      const { rows } = await pool.query<{ id: string; state: string; token: string | null }>(strayed, [
+        queue,
+        ids,
+        longestPauseMs,
+      ])
+      const found: Strayed = { late: [], lost: [], locked: [] }
+      for (const { id, state, token } of rows) {
+        if (state === 'active') found.locked.push({ id, token: token ?? undefined })
+        else found[state === 'delayed' ? 'late' : 'lost'].push(id)
+      }
+      return found
     },
     active: async (queue, runner) => {
       const { rows } = await pool.query<{ id: string; token: string | null }>(heldBy, [queue, runner])
