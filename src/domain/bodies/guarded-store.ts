@@ -61,12 +61,26 @@ export function createGuardedStore({ store, postgres, clock, timeoutMs }: Guarde
   }
 }
 
+/** A place that is known already is asked with no connection in hand: that would wait for a store that is away. */
+async function recognize(store: BodyStore, postgres: Postgres): Promise<void> {
+  const { rows } = await postgres.query<{ identity: string }>(
+    'SELECT identity FROM body_stores WHERE name = $1',
+    [store.name],
+  )
+  const [known] = rows
+  if (known ? (await store.identity()) === known.identity : await makeKnown(store, postgres)) return
+  throw BODY_UNAVAILABLE({
+    store: store.name,
+    reason: 'it is not the place that it was; is the disk mounted? If it is new: baton bodies adopt',
+  })
+}
+
 /**
  * The first process to see a store writes down its identity; from then on another place under its name is refused.
  * One process at a time, since two that both find a place empty would each give it a word of their own.
  */
-async function recognize(store: BodyStore, postgres: Postgres): Promise<void> {
-  const expected = await postgres.transaction(async (client) => {
+async function makeKnown(store: BodyStore, postgres: Postgres): Promise<boolean> {
+  return postgres.transaction(async (client) => {
     await client.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [`body store ${store.name}`])
     const identity = await store.identity()
     const { rows } = await client.query<{ same: boolean }>(
@@ -74,12 +88,7 @@ async function recognize(store: BodyStore, postgres: Postgres): Promise<void> {
        ON CONFLICT (name) DO UPDATE SET name = known.name RETURNING known.identity = $2 AS same`,
       [store.name, identity],
     )
-    return rows[0]?.same
-  })
-  if (expected) return
-  throw BODY_UNAVAILABLE({
-    store: store.name,
-    reason: 'it is not the place that it was; is the disk mounted? If it is new: baton bodies adopt',
+    return rows[0]?.same ?? false
   })
 }
 

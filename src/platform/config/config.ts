@@ -151,7 +151,8 @@ export const settings = {
     {
       default: '10',
       unit: 'connections',
-      about: 'Most Postgres connections of one process. `doctor` compares the sum with max_connections.',
+      about:
+        'Most Postgres connections of one process, but for two while it moves payloads above 16 KiB. `doctor` compares the sum with max_connections.',
     },
   ),
   bodyStores: list('BODY_STORES', {
@@ -279,6 +280,8 @@ export function loadConfig(environment: Environment = process.env): Config {
 
 /** What a child process is given: the environment of this one, with some variables set. */
 export const childEnvironment = (variables: Record<string, string>): Environment => ({
+  // As scripts/baton has it, which says why; a process can only give it to others.
+  UV_THREADPOOL_SIZE: '16',
   ...process.env,
   ...variables,
 })
