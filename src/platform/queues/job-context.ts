@@ -60,7 +60,7 @@ export function createJobContext(options: ContextOptions): JobContext<unknown> {
    */
   const watched = <T>(write: Promise<T>): Promise<T> => {
     write.catch((error: unknown) => {
-      if (run.fenced && !run.stop)
+      if (run.fenced)
         options.log.warn({ ...linesOf(run), code: codeOf(error) }, 'a write of a handler came to nothing')
     })
     return write

@@ -123,7 +123,7 @@ describe.each<EngineKind>(['redis', 'postgres'])('a runner on %s', (kind) => {
           lines.filter(
             (each) => each['jobId'] === id && each['msg'] === 'a write of a handler came to nothing',
           ),
-        ).toHaveLength(1),
+        ).not.toHaveLength(0),
       )
       await new Promise((resolve) => setImmediate(resolve))
       process.off('unhandledRejection', listener)
