@@ -6,6 +6,7 @@ import pg from 'pg'
 import { Type } from 'typebox'
 import { expect, it } from 'vitest'
 import { createSystemClock } from '../../src/core/clock.ts'
+import { codeOf } from '../../src/core/errors.ts'
 import { type Bodies, createBodies } from '../../src/domain/bodies/bodies.ts'
 import { createDirectoryStore } from '../../src/domain/bodies/stores/directory.ts'
 import { createLog } from '../../src/platform/log.ts'
@@ -30,7 +31,8 @@ const jobsEach = 50
 /** Together 40 connections wanted, and 10 to be had. */
 const poolEach = 10
 const squatted = 30
-const total = 2_500
+/** So many jobs wait at any time. */
+const backlog = 1_500
 
 interface Deps {
   bodies: Bodies
@@ -112,8 +114,25 @@ it('with 10 connections for 200 jobs at once the queue becomes slow, no job fail
   )
   const acceptance = createAcceptance({ postgres, ledger, backend, clock, onError: none })
   const job = keep as unknown as Job
-  await acceptance.accept(Array.from({ length: total }, (_each, n) => ({ job, payload: { n } })))
-  await acceptance.idle()
+  let total = 0
+  let refused = 0
+  let busy = true
+  const feed = async (): Promise<void> => {
+    while (busy) {
+      const jobs = Array.from({ length: Math.max(0, backlog - (total - completed)) }, (_each, n) => ({
+        job,
+        payload: { n: total + n },
+      }))
+      try {
+        await acceptance.accept(jobs)
+        total += jobs.length
+      } catch (error) {
+        if (codeOf(error) !== 'DATABASE_OVERLOADED') throw error
+        refused++
+      }
+      await clock.sleep(50)
+    }
+  }
   const squatters = await Promise.all(
     Array.from({ length: squatted }, async () => {
       const squatter = new pg.Client(server.url)
@@ -127,18 +146,22 @@ it('with 10 connections for 200 jobs at once the queue becomes slow, no job fail
     return (completed - before) / seconds
   }
 
+  const feeding = feed()
   await Promise.all(sites.map(({ runner }) => runner.start()))
   const limited = await perSecond(5)
   const slowed = outcomes.get('snoozed') ?? 0
   await Promise.all(squatters.map((squatter) => squatter.end()))
   await clock.sleep(2_000)
   const after = await perSecond(3)
+  busy = false
+  await feeding
+  await acceptance.idle()
   await eventually(() => expect(completed).toBe(total), { timeoutMs: 90_000, everyMs: 100 })
 
   const { rows } = await postgres.query<{ outcome: string; attempts: number; result: string; n: number }>(
     `SELECT outcome, attempts, result #>> '{}' AS result, count(*)::int AS n FROM jobs GROUP BY 1, 2, 3`,
   )
-  console.log(JSON.stringify({ limited, after, slowed, outcomes: Object.fromEntries(outcomes) }))
+  console.log(JSON.stringify({ limited, after, slowed, refused, outcomes: Object.fromEntries(outcomes) }))
   // Each of them completed in its only attempt, whatever it met before.
   expect(rows).toEqual([{ outcome: 'completed', attempts: 1, result: 'right', n: total }])
   expect(Object.fromEntries(outcomes)).toEqual({ completed: total, snoozed: expect.any(Number) })
