@@ -8,9 +8,12 @@ import { summarize } from './ledger-summary.ts'
 /** What people see of rows. */
 export type Views = Pick<Ledger, 'get' | 'getMany' | 'list' | 'summary'>
 
-/** What a row of `jobs` is doing, as people see it. */
+/**
+ * What a row of `jobs` is doing, as people see it. By the clock and not by `now()`, which is the begin of the transaction:
+ * a row that another one has committed meanwhile would seem to lie ahead.
+ */
 export const rowState = `CASE WHEN outcome IS NOT NULL THEN outcome WHEN run_token IS NOT NULL THEN 'active'
-  WHEN run_at > now() THEN 'delayed' ELSE 'waiting' END`
+  WHEN run_at > clock_timestamp() THEN 'delayed' ELSE 'waiting' END`
 const columns = `id, name, queue, ${rowState} AS state, payload, attempts, max_attempts, interruptions, progress, result,
   error, priority, retried, runner, enqueued_at, run_at, started_at, finished_at`
 
