@@ -53,13 +53,27 @@ export async function runCli(argv: string[]): Promise<number> {
     .exitOverride()
     .showHelpAfterError('(baton --help shows what there is)')
   try {
-    const named = verbs[argv[0] ?? '']
-    for (const load of named ? [named] : Object.values(verbs)) (await load())(program, cli)
+    const [verb] = argv
+    for (const load of loadersFor(verb)) (await load())(program, cli)
+    refuseUnknown(program, verb)
     await program.parseAsync(argv, { from: 'user' })
     return cli.exitCode
   } catch (error) {
     return explain(error, cli)
   }
+}
+
+const isVerb = (verb: string): boolean => Object.hasOwn(verbs, verb)
+
+function loadersFor(verb: string | undefined): (() => Promise<RegisterVerb>)[] {
+  const named = verb !== undefined && isVerb(verb) ? verbs[verb] : undefined
+  return named ? [named] : Object.values(verbs)
+}
+
+/** Commander would answer an unknown verb beside `--help` with the help, and success. */
+function refuseUnknown(program: Command, verb: string | undefined): void {
+  if (verb === undefined || verb.startsWith('-') || verb === 'help' || isVerb(verb)) return
+  program.error(`error: unknown command '${verb}'`)
 }
 
 /** Says what went wrong in words for people. @returns the exit code for it */

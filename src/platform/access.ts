@@ -34,7 +34,7 @@ export interface KeyStore {
   list(): Promise<KeyView[]>
   /**
    * Takes effect on every node within 5 s. Revoking a revoked key changes nothing.
-   * @param idOrPrefix the id, or the first characters of the key, as `list` shows them
+   * @param idOrPrefix the id, the first characters of the key as `list` shows them, or the whole key
    * @throws KEY_NOT_FOUND, KEY_AMBIGUOUS
    */
   revoke(idOrPrefix: string, actor: string): Promise<KeyView>

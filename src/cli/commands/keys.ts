@@ -1,5 +1,4 @@
-import { userInfo } from 'node:os'
-import { type Command, Option } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import { createSystemClock } from '../../core/clock.ts'
 import { createKeyStore } from '../../platform/access/key-store.ts'
 import type { KeyStore, KeyView, Role } from '../../platform/access.ts'
@@ -8,20 +7,23 @@ import { loadConfig } from '../../platform/config/config.ts'
 import { createLog } from '../../platform/log.ts'
 import { assertMigrated } from '../../platform/postgres/migrate.ts'
 import { createPostgres } from '../../platform/postgres/postgres.ts'
+import { actorAtTerminal } from '../actor.ts'
 import type { Cli } from '../cli.ts'
 import { openDatabase } from '../compose/database.ts'
 
 export function registerKeys(program: Command, cli: Cli): void {
-  const keys = program.command('keys').description('API keys: shown once, stored as a hash')
+  const keys = program
+    .command('keys')
+    .description('Makes, lists and revokes API keys. A key is shown once and stored as a hash.')
   keys
     .command('create')
-    .description('makes a key and prints it; it cannot be shown again')
+    .description('Makes a key and prints it; it cannot be shown again.')
     .addOption(new Option('--role <role>', 'what it may do').choices([...roles]).makeOptionMandatory())
-    .requiredOption('--name <name>', 'what it is for, to be told apart')
+    .requiredOption('--name <name>', 'what it is for, to be told apart', nameOf)
     .option('--json', 'print JSON')
     .action((options: { role: Role; name: string; json?: boolean }) =>
       withKeys(async (store) => {
-        const made = await store.create({ role: options.role, name: options.name, actor: actor() })
+        const made = await store.create({ role: options.role, name: options.name, actor: actorAtTerminal() })
         if (options.json) return cli.print(JSON.stringify(made))
         cli.print(made.key)
         cli.complain(`${made.role} ${made.name}, id ${made.id}. Keep it now: it cannot be shown again.`)
@@ -29,7 +31,7 @@ export function registerKeys(program: Command, cli: Cli): void {
     )
   keys
     .command('list')
-    .description('lists all keys by their first characters')
+    .description('Lists all keys by their first characters, revoked ones too.')
     .option('--json', 'print JSON')
     .action((options: { json?: boolean }) =>
       withKeys(async (store) => {
@@ -42,15 +44,22 @@ export function registerKeys(program: Command, cli: Cli): void {
     )
   keys
     .command('revoke')
-    .description('ends a key; it stops within 5 s on every node')
-    .argument('<key>', 'its id, or its first characters')
+    .description('Ends a key; it stops within 5 s on every node.')
+    .argument('<key>', 'its id, its first characters, or all of it')
     .option('--json', 'print JSON')
     .action((key: string, options: { json?: boolean }) =>
       withKeys(async (store) => {
-        const revoked = await store.revoke(key, actor())
+        const revoked = await store.revoke(key, actorAtTerminal())
         cli.print(options.json ? JSON.stringify(revoked) : lineOf(revoked))
       }),
     )
+}
+
+/** A name stands in lists and in the audit log, one line each. */
+function nameOf(text: string): string {
+  const name = text.trim()
+  if (name !== '' && name.length <= 100 && !/\p{Cc}/u.test(name)) return name
+  throw new InvalidArgumentError('It must have 1 to 100 characters, none of them a control character.')
 }
 
 const lineOf = (key: KeyView): string =>
@@ -62,16 +71,6 @@ const lineOf = (key: KeyView): string =>
     key.revokedAt ? `revoked ${key.revokedAt}` : 'in use',
     key.name,
   ].join('  ')
-
-/** For the audit log: who sat at the terminal, as far as the machine knows. */
-function actor(): string {
-  try {
-    return `command line: ${userInfo().username}`
-  } catch {
-    // A container may run under a user id without a name.
-    return 'command line'
-  }
-}
 
 async function withKeys(work: (store: KeyStore) => Promise<void>): Promise<void> {
   const database = await openDatabase(loadConfig(), createLog({ level: 'silent', process: 'keys' }))

@@ -9,7 +9,7 @@ import type { ComposedWeb } from '../compose/web.ts'
 export function registerWeb(program: Command, cli: Cli): void {
   program
     .command('web')
-    .description('takes work in over HTTP on PORT, until it is told to stop')
+    .description('Takes work in over HTTP on PORT, until it is told to stop.')
     .action(() => runWeb(cli))
 }
 

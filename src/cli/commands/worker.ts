@@ -8,7 +8,7 @@ import type { Cli } from '../cli.ts'
 export function registerWorker(program: Command, cli: Cli): void {
   program
     .command('worker')
-    .description('runs jobs: a master and WORKER_PROCESSES children, until it is told to stop')
+    .description('Runs jobs: a master and WORKER_PROCESSES children, until it is told to stop.')
     .action(() => runWorker(cli))
 }
 

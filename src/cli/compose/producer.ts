@@ -1,9 +1,11 @@
 import type { Config } from '../../platform/config/config.ts'
 import { createLog } from '../../platform/log.ts'
+import type { Postgres } from '../../platform/postgres/postgres.ts'
 import { type Acceptance, createAcceptance } from '../../platform/queues/accept.ts'
 import type { Ledger } from '../../platform/queues/ledger.ts'
 import type { PayloadStore } from '../../platform/queues/payload-store.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
+import type { WakeBus } from '../../platform/wake-bus.ts'
 import { createGround } from '../compose.ts'
 import { loadJobs } from '../load-jobs.ts'
 import { assertDatabaseReady, openDatabase } from './database.ts'
@@ -14,6 +16,8 @@ export interface Producer {
   ledger: Ledger
   acceptance: Acceptance
   payloads: PayloadStore
+  postgres: Postgres
+  wakeBus: WakeBus
 }
 
 /** Opens the stores for one command, and closes them when it is done. */
@@ -22,10 +26,10 @@ export async function withProducer<T>(config: Config, work: (producer: Producer)
   const quiet = { ...config, logLevel: 'error' as const }
   const ground = await openGround(quiet)
   try {
-    const { ledger, payloads } = ground
+    const { ledger, payloads, postgres, wakeBus } = ground
     // Away or not: the rows are in, and the reconciler adds what is missing.
     const acceptance = createAcceptance({ ...ground, onError: () => undefined })
-    const result = await work({ registry, ledger, acceptance, payloads })
+    const result = await work({ registry, ledger, acceptance, payloads, postgres, wakeBus })
     await acceptance.idle()
     return result
   } finally {

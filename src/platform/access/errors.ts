@@ -20,7 +20,7 @@ export const ROLE_MISSING = defineError(
 
 export const KEY_NOT_FOUND = defineError(
   'KEY_NOT_FOUND',
-  'There is no API key with the id or prefix {key}. `baton keys list` shows them.',
+  'There is no API key in use that begins with {key}, and none with that id. `baton keys list` shows them.',
   { status: 404, retry: 'never', report: false },
 )
 

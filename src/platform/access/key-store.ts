@@ -61,15 +61,17 @@ export function createKeyStore(options: { postgres: Postgres; clock: Clock }): K
   }
 }
 
-async function revoke(client: Client, idOrPrefix: string, actor: string): Promise<KeyView> {
+async function revoke(client: Client, given: string, actor: string): Promise<KeyView> {
+  // As a list shows it, or the whole key: whoever has found one in the open has nothing else.
+  const idOrPrefix = given.replace(/…$/, '')
   const { rows: matches } = await client.query<{ id: string }>(
     isId(idOrPrefix)
       ? 'SELECT id FROM api_keys WHERE id = $1'
-      : `SELECT id FROM api_keys WHERE starts_with(prefix, $1) AND revoked_at IS NULL`,
-    [idOrPrefix],
+      : `SELECT id FROM api_keys WHERE starts_with(prefix, $1) AND revoked_at IS NULL OR key_sha256 = $2`,
+    isId(idOrPrefix) ? [idOrPrefix] : [idOrPrefix, keyHash(idOrPrefix)],
   )
   const [match] = matches
-  if (!match || idOrPrefix === '') throw KEY_NOT_FOUND({ key: idOrPrefix })
+  if (!match || idOrPrefix === '') throw KEY_NOT_FOUND({ key: isId(given) ? given : prefixOf(given) })
   if (matches.length > 1) throw KEY_AMBIGUOUS({ key: idOrPrefix, count: matches.length })
   const { rows } = await client.query<KeyRow>(
     `UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING ${columns}`,

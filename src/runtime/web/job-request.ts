@@ -8,6 +8,8 @@ import type { Registry } from '../../platform/queues/registry.ts'
 export const mostInBatch = 1_000
 /** A job for after this is more likely a mistake of units than a plan. */
 export const farthestMs = 10 * 366 * 86_400_000
+/** What BullMQ can order by. */
+export const leastUrgent = 2_097_151
 
 export const JobRequest = Type.Object(
   {
@@ -28,7 +30,11 @@ export const JobRequest = Type.Object(
       }),
     ),
     priority: Type.Optional(
-      Type.Integer({ minimum: 0, maximum: 2_097_151, description: '0 goes before all others, then 1, 2, …' }),
+      Type.Integer({
+        minimum: 0,
+        maximum: leastUrgent,
+        description: '0 goes before all others, then 1, 2, …',
+      }),
     ),
     dedupeKey: Type.Optional(
       Type.String({
