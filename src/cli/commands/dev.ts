@@ -2,6 +2,7 @@ import { createSystemClock } from '../../core/clock.ts'
 import { type Config, loadConfig } from '../../platform/config/config.ts'
 import { createLog } from '../../platform/log.ts'
 import { handleStopSignals } from '../../platform/processes/signals.ts'
+import { probePort } from '../../runtime/web/port.ts'
 import { type BatonProcess, startBaton } from '../child-process.ts'
 import type { Cli, RegisterVerb } from '../cli.ts'
 import { openDatabase } from '../compose/database.ts'
@@ -19,6 +20,7 @@ export const registerDev: RegisterVerb = (program, cli) => {
 }
 
 async function runDev(config: Config, cli: Cli): Promise<void> {
+  const port = await probePort(config)
   const database = await openDatabase(config, createLog({ level: config.logLevel, process: 'dev' }))
   try {
     const applied = await release(database.url)
@@ -26,12 +28,13 @@ async function runDev(config: Config, cli: Cli): Promise<void> {
     const keys = await readDevelopmentKeys()
     const environment = {
       DATABASE_URL: database.url,
+      PORT: String(port),
       BATON_SECRET: config.secret ?? keys.secret,
       BATON_API_KEYS: [...config.apiKeys, `operator:${keys.operator}`, `producer:${keys.producer}`].join(','),
     }
     const children = [startBaton({ verb: 'web', environment }), startBaton({ verb: 'worker', environment })]
     const ended = superviseUntilStopped(children, cli)
-    void announce(config, keys, cli)
+    void announce(`http://localhost:${port}`, keys, cli)
     if (!(await ended)) cli.exitCode = 1
   } finally {
     await database.close()
@@ -39,11 +42,10 @@ async function runDev(config: Config, cli: Cli): Promise<void> {
 }
 
 async function announce(
-  config: Config,
+  address: string,
   keys: { operator: string; producer: string },
   cli: Cli,
 ): Promise<void> {
-  const address = `http://localhost:${config.port}`
   if (!(await waitUntilReady(address, 30_000))) return
   cli.print('')
   cli.print(`  Baton runs at     ${address}`)
@@ -51,9 +53,12 @@ async function announce(
   cli.print(`  API, to read      ${address}/docs`)
   cli.print(`  operator key      ${keys.operator}`)
   cli.print(`  producer key      ${keys.producer}`)
-  cli.print('  stop with Ctrl-C')
+  cli.print('  stop with Ctrl-C; after a change to jobs/ stop and start it again')
   cli.print('')
 }
+
+/** How long processes that have had the same Ctrl-C are left to themselves, ms. */
+const courtesyMs = 3_000
 
 /** Passes stops on, and stops the others when one ends by itself. @returns whether all ended as asked */
 async function superviseUntilStopped(children: BatonProcess[], cli: Cli): Promise<boolean> {
@@ -62,10 +67,15 @@ async function superviseUntilStopped(children: BatonProcess[], cli: Cli): Promis
     asked = true
     for (const child of children) child.signal('SIGTERM')
   }
-  // A Ctrl-C reaches the children too; a second TERM changes nothing for them.
+  const stop = (signal: string): void => {
+    asked = true
+    // A Ctrl-C has reached the children as well, who would say of each further signal that it changes nothing.
+    if (signal === 'SIGINT' && process.stdin.isTTY) setTimeout(stopAll, courtesyMs).unref()
+    else stopAll()
+  }
   handleStopSignals(
     { clock: createSystemClock(), terminal: false },
-    { stop: stopAll, fast: () => undefined, ignored: () => undefined },
+    { stop, fast: () => undefined, ignored: () => undefined },
   )
   const first = await Promise.race(children.map((child) => child.exited))
   const failed = !asked

@@ -59,3 +59,9 @@ export const INTERNAL = defineError(
   'Something went wrong inside. The logs have the details under the request id.',
   { status: 500, retry: 'backoff', report: true },
 )
+
+export const PORT_UNAVAILABLE = defineError(
+  'PORT_UNAVAILABLE',
+  'Cannot listen on {host}:{port}: {reason}. Set PORT (or HOST) to another one, or end what is there.',
+  { status: 500, retry: 'never', report: true },
+)

@@ -19,6 +19,7 @@ import { createJobFinder } from './job-finder.ts'
 import { createJobRequestReader } from './job-request.ts'
 import { createJobWatch } from './job-watch.ts'
 import { createOverload, type Overload, type OverloadLimits } from './overload.ts'
+import { portUnavailable } from './port.ts'
 import { addBodies } from './routes/bodies.ts'
 import { addDocuments } from './routes/documents.ts'
 import { addHealth } from './routes/health.ts'
@@ -120,12 +121,21 @@ export async function createWeb(options: WebOptions): Promise<Web> {
     server,
     start: async () => {
       overload.start()
-      await server.listen({ host: options.host, port: options.port, backlog: 1_024 })
+      await listen(server, options)
       pruning = setInterval(prune, pruneEveryMs).unref()
       const { port } = server.server.address() as AddressInfo
       return { port, url: `http://${options.host === '0.0.0.0' ? '127.0.0.1' : options.host}:${port}` }
     },
     stop: () => (stopped ??= stop()),
+  }
+}
+
+/** @throws PORT_UNAVAILABLE */
+async function listen(server: FastifyInstance, { host, port }: WebOptions): Promise<void> {
+  try {
+    await server.listen({ host, port, backlog: 1_024 })
+  } catch (error) {
+    throw portUnavailable({ host, port }, error)
   }
 }
 
