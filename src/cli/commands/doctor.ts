@@ -4,7 +4,7 @@ import { type Config, loadConfig } from '../../platform/config/config.ts'
 import { createLog } from '../../platform/log.ts'
 import type { Cli, RegisterVerb } from '../cli.ts'
 import { openDatabase } from '../compose/database.ts'
-import { type Finding, fault, ok } from '../doctor/check.ts'
+import { type Finding, fault, ok, warning } from '../doctor/check.ts'
 import { checkPostgres } from '../doctor/postgres-checks.ts'
 import { checkRedis } from '../doctor/redis-checks.ts'
 import { loadJobs } from '../load-jobs.ts'
@@ -42,6 +42,7 @@ async function examine(): Promise<Finding[]> {
   }
   if (config.redisUrl) findings.push(...(await checkRedis(config.redisUrl, clock)))
   else findings.push(ok('Redis', 'not used: queues run on Postgres'))
+  findings.push(checkBodies(config))
   return findings
 }
 
@@ -53,6 +54,15 @@ async function checkJobs(config: Config): Promise<Finding> {
   } catch (error) {
     return fault('Jobs', messageOf(error), 'Mend the file; nothing runs without it.')
   }
+}
+
+/** Looks at the configuration alone: `baton bodies status` looks at the stores. */
+function checkBodies({ bodyStores, nodeEnv }: Config): Finding {
+  if (bodyStores.length > 0) return ok('Bodies', `${bodyStores.length} stores; see \`baton bodies status\``)
+  const found = 'two directories under .baton/ of this machine'
+  if (nodeEnv !== 'production') return ok('Bodies', found)
+  const remedy = 'Set BODY_STORES to stores that every node reaches, and that outlive this machine.'
+  return warning('Bodies', found, remedy)
 }
 
 const signs = { ok: 'ok     ', warning: 'WARNING', fault: 'FAULT  ' }
