@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,6 +10,7 @@ import { freePort } from '../../platform/free-port.ts'
 import { createEmbeddedPostgres } from '../../platform/postgres/embedded.ts'
 import { createPostgres } from '../../platform/postgres/postgres.ts'
 import { type BatonProcess, startBaton } from '../child-process.ts'
+import { stateFolder } from '../compose/database.ts'
 import { release } from '../release.ts'
 import { createWebClient, waitUntilReady } from '../web-client.ts'
 import { badInput } from './scenes/bad-input.ts'
@@ -48,9 +49,16 @@ export async function runDemo(options: DemoOptions): Promise<boolean> {
     const { stage, results, key, address } = await build(options, undo)
     print(`dashboard  ${address}/dashboard`)
     print(`key        ${key}`)
-    await Promise.race([playAll(stage, print, results), options.stopped])
+    const played = await Promise.race([
+      playAll(stage, print, results).then(() => true),
+      options.stopped.then(() => false),
+    ])
     const kept = results.filter(Boolean).length
     print(`\n${kept} of ${results.length} promises kept`)
+    if (!played) {
+      print('Stopped before its end: the rest was not tried.')
+      return false
+    }
     if (options.keep) {
       print(`Left running: ${address}/dashboard with the key ${key}. Stop with Ctrl-C.`)
       await options.stopped
@@ -99,7 +107,8 @@ async function build(
   const address = `http://127.0.0.1:${port}`
   const key = `demo-${randomBytes(12).toString('hex')}`
   const environment = demoEnvironment({ url, port, key, folder })
-  const logFile = path.join(tmpdir(), 'baton-demo.log')
+  await mkdir(stateFolder(), { recursive: true })
+  const logFile = path.join(stateFolder(), 'demo.log')
   const log = createWriteStream(logFile)
   const onLine = (line: string): void => void log.write(`${line}\n`)
   print(`log        ${logFile}`)
