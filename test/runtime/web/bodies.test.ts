@@ -89,6 +89,20 @@ describe('bodies', () => {
     await expect.poll(() => filesIn(folder)).toEqual(before)
   })
 
+  it.each(['copies=9', 'copies=', 'copy=1'])('are not taken for a question of ?%s', async (query) => {
+    const response = await api.request(`/v1/bodies?${query}`, { method: 'PUT', key: producer, body: 'x' })
+    expect(await problem(response)).toMatchObject({ status: 400, code: 'INPUT_INVALID' })
+  })
+
+  it('stand in the documents as bytes', async () => {
+    const document = (await (await api.request('/openapi.json')).json()) as {
+      paths: Record<string, Record<string, Record<string, unknown>>>
+    }
+    const bytesAlone = { content: { 'application/octet-stream': expect.anything() } }
+    expect(document.paths['/v1/bodies']?.['put']).toMatchObject({ requestBody: bytesAlone })
+    expect(document.paths['/v1/bodies/{id}']?.['get']).toMatchObject({ responses: { 200: bytesAlone } })
+  })
+
   it('of a client that leaves half-way are not kept', async () => {
     const before = await filesIn(folder)
     const half = new ReadableStream({

@@ -19,7 +19,15 @@ interface Document {
   openapi: string
   paths: Record<
     string,
-    Record<string, { requestBody?: unknown; responses: Record<string, unknown>; security?: unknown }>
+    Record<
+      string,
+      {
+        requestBody?: unknown
+        parameters?: { name: string; in: string; required?: boolean }[]
+        responses: Record<string, { description?: string; content?: Record<string, unknown> }>
+        security?: unknown
+      }
+    >
   >
 }
 
@@ -50,6 +58,22 @@ describe('the documents', () => {
       expect.arrayContaining(['202', '400', '401', '403', '404', '409', '413', '415', '503']),
     )
     expect(JSON.stringify(document)).not.toContain('~kind')
+  })
+
+  it('say of every answer what it means, and declare every parameter of a path', async () => {
+    const document = (await (await api.request('/openapi.json')).json()) as Document
+    for (const [path, methods] of Object.entries(document.paths)) {
+      for (const [method, { responses, parameters = [] }] of Object.entries(methods)) {
+        const declared = parameters.filter((each) => each.in === 'path' && each.required)
+        const named = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name)
+        expect([method, path, declared.map(({ name }) => name)]).toEqual([method, path, named])
+        for (const [status, { description }] of Object.entries(responses)) {
+          expect([method, path, status, description]).not.toContain('Default Response')
+        }
+      }
+    }
+    const metrics = document.paths['/metrics']?.['get']?.responses['200']
+    expect(Object.keys(metrics?.content ?? {})).toEqual(['text/plain'])
   })
 
   it('can be read on a page that needs no script and nothing from elsewhere', async () => {

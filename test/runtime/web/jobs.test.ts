@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { DATABASE_UNAVAILABLE } from '../../../src/platform/postgres/errors.ts'
 import { readEvents } from './events.ts'
 import { type Harness, operator, problem, producer, startHarness, viewer } from './web-harness.ts'
 
@@ -219,6 +220,27 @@ describe('reading and steering', () => {
     expect([answer.status, ((await answer.json()) as Job).state]).toEqual([202, 'waiting'])
     const { rows } = await api.postgres.query('SELECT actor, action FROM audit_log WHERE subject = $1', [id])
     expect(rows).toEqual([{ actor: 'BATON_API_KEYS operator', action: 'job.retry' }])
+  })
+})
+
+describe('acts that cannot be told of', () => {
+  it('are not done: an answer of 503 means that nothing was changed', async () => {
+    const away = (): Promise<never> => Promise.reject(DATABASE_UNAVAILABLE({ reason: 'a test' }))
+    const mute = await startHarness({ audit: { record: away, list: away } })
+    try {
+      const take = async (): Promise<string> =>
+        ((await (await mute.post({ name: 'mail', payload: { to: 'a' } })).json()) as Job).id
+      const ask = async (method: string, path: string): Promise<number> =>
+        (await mute.request(path, { method, key: operator })).status
+      const [open, ended] = [await take(), await take()]
+      await mute.ledger.cancel(ended)
+      expect(await ask('DELETE', `/v1/jobs/${open}`)).toBe(503)
+      expect(await ask('POST', `/v1/jobs/${ended}/retry`)).toBe(503)
+      expect((await mute.ledger.get(open))?.state).toBe('waiting')
+      expect((await mute.ledger.get(ended))?.state).toBe('cancelled')
+    } finally {
+      await mute.close()
+    }
   })
 })
 

@@ -2,6 +2,8 @@ import { PassThrough, type Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Bodies, ByteRange, Content, GetOptions } from '../../../domain/bodies/bodies.ts'
+import { createCheck } from '../../../platform/queues/faults.ts'
+import { assertFits } from '../../../platform/queues/registry.ts'
 import { problems } from '../open-api.ts'
 
 const BodyDocument = Type.Object({
@@ -20,7 +22,16 @@ export async function addBodies(server: FastifyInstance, bodies: Bodies): Promis
   })
 }
 
+const Query = Type.Object(
+  {
+    copies: Type.Optional(Type.Enum(['1', '2'], { description: 'Durable before the answer; 2 unless said' })),
+  },
+  { additionalProperties: false },
+)
+const bytes = { 'application/octet-stream': { schema: Type.String({ format: 'binary' }) } }
+
 function addUpload(scope: FastifyInstance, bodies: Bodies): void {
+  const check = createCheck(Query)
   scope.put<{ Querystring: { copies?: string } }>(
     '/v1/bodies',
     {
@@ -34,11 +45,16 @@ function addUpload(scope: FastifyInstance, bodies: Bodies): void {
           'The body of the request, of any media type. Answers when two copies are durable. With `?copies=1` one ' +
           'is enough for now, and the other one follows.',
         security: [{ key: [] }],
-        querystring: Type.Object({ copies: Type.Optional(Type.Enum(['1', '2'])) }),
-        response: { 201: BodyDocument, ...problems({ 400: 'It ended too early', 413: 'It is too large' }) },
+        querystring: Query,
+        body: { content: bytes },
+        response: {
+          201: BodyDocument,
+          ...problems({ 400: 'It ended too early, or `copies` does not fit', 413: 'It is too large' }),
+        },
       },
     },
     async (request, reply) => {
+      assertFits(check(request.query))
       const source = (request.body as Readable | undefined) ?? new PassThrough().end()
       const put = await bodies.put(source, {
         signal: goneSignal(reply),
@@ -62,8 +78,8 @@ function addDownload(scope: FastifyInstance, bodies: Bodies): void {
         security: [{ key: [] }],
         params: Type.Object({ id: Type.String({ pattern: '^[0-9a-f]{64}$' }) }),
         response: {
-          200: { description: 'application/octet-stream' },
-          206: { description: 'The range that was asked for' },
+          200: { description: 'The whole body', content: bytes },
+          206: { description: 'The range that was asked for', content: bytes },
           304: { description: 'The client has it' },
           ...problems({ 404: 'There is no such body', 416: 'The range lies outside of it' }),
         },

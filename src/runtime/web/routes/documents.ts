@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { STATUS_CODES } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 import { type ApiDocument, renderDocuments, stylesheet } from '../documents-page.ts'
 
@@ -12,7 +13,7 @@ const policy =
 export function addDocuments(server: FastifyInstance): void {
   const hidden = { schema: { hide: true } }
   let page: Promise<string> | undefined
-  const document = (): ApiDocument => server.swagger() as unknown as ApiDocument
+  const document = (): ApiDocument => withMeanings(server.swagger() as unknown as ApiDocument)
   const render = async (): Promise<string> =>
     renderDocuments(document(), await readFile(errorsTable, 'utf8').catch(() => ''))
 
@@ -37,4 +38,12 @@ export function addDocuments(server: FastifyInstance): void {
       .type('text/css; charset=utf-8')
       .send(stylesheet)
   })
+}
+
+/** Where a route says nothing of an answer, the words of its status say more than the generator's. */
+function withMeanings(document: ApiDocument): ApiDocument {
+  for (const operation of Object.values(document.paths).flatMap((methods) => Object.values(methods)))
+    for (const [status, answer] of Object.entries(operation.responses ?? {}))
+      if (answer.description === 'Default Response') answer.description = STATUS_CODES[status] ?? 'An answer'
+  return document
 }

@@ -25,7 +25,13 @@ export interface HealthOptions {
 export function addHealth(server: FastifyInstance, options: HealthOptions): void {
   server.get(
     '/livez',
-    { schema: { tags: ['process'], summary: 'The process is alive', response: { 200: Type.Object({}) } } },
+    {
+      schema: {
+        tags: ['process'],
+        summary: 'The process is alive',
+        response: { 200: Type.Object({ status: Type.Literal('alive') }) },
+      },
+    },
     (_request, reply) => {
       reply.header('cache-control', 'no-store').send({ status: 'alive' })
     },
@@ -39,7 +45,10 @@ export function addHealth(server: FastifyInstance, options: HealthOptions): void
         tags: ['process'],
         summary: "Prometheus' text format",
         ...(options.metricsOpen ? {} : { security: [{ key: [] }] }),
-        response: { 200: { description: 'text/plain' }, ...problems() },
+        response: {
+          200: { description: 'All series', content: { 'text/plain': { schema: Type.String() } } },
+          ...problems(),
+        },
       },
     },
     async (_request, reply) => {

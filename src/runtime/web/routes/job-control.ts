@@ -42,8 +42,7 @@ export function addJobControl(server: FastifyInstance, options: JobControlOption
       },
     },
     async (request, reply) => {
-      const job = await retry(options, request.params.id)
-      await record(options, request, 'job.retry')
+      const job = await retry(options, request.params.id, () => record(options, request, 'job.retry'))
       return reply.code(202).header('cache-control', 'no-store').send(job)
     },
   )
@@ -67,15 +66,25 @@ export function addJobControl(server: FastifyInstance, options: JobControlOption
       },
     },
     async (request, reply) => {
-      const { status, job } = await cancel(options, request.params.id)
-      await record(options, request, 'job.cancel')
+      const tell = () => record(options, request, 'job.cancel')
+      const { status, job } = await cancel(options, request.params.id, tell)
       return reply.code(status).header('cache-control', 'no-store').send(job)
     },
   )
 }
 
-async function retry(options: JobControlOptions, id: string): Promise<JobDocument> {
+// The audit log is written first: what cannot be told of is not done, and 503 means that nothing was changed. An entry
+// may so tell of something that was no longer possible a moment later; nothing is ever done without one.
+
+async function retry(
+  options: JobControlOptions,
+  id: string,
+  tell: () => Promise<void>,
+): Promise<JobDocument> {
   assertJobId(id)
+  const before = await found(options, id)
+  if (!isFinished(before)) throw JOB_NOT_FINISHED({ id, state: before.state })
+  await tell()
   const result = await options.ledger.retry(id)
   const job = await found(options, id)
   if (result === 'retried') return job
@@ -83,8 +92,15 @@ async function retry(options: JobControlOptions, id: string): Promise<JobDocumen
   throw JOB_NOT_FINISHED({ id, state: job.state })
 }
 
-async function cancel(options: JobControlOptions, id: string): Promise<{ status: number; job: JobDocument }> {
+async function cancel(
+  options: JobControlOptions,
+  id: string,
+  tell: () => Promise<void>,
+): Promise<{ status: number; job: JobDocument }> {
   assertJobId(id)
+  const before = await found(options, id)
+  if (isFinished(before)) throw JOB_FINISHED({ id, state: before.state })
+  await tell()
   const result = await options.ledger.cancel(id)
   const job = await found(options, id)
   switch (result) {

@@ -19,7 +19,7 @@ const Query = Type.Object(
     name: Type.Optional(Type.String({ minLength: 1, maxLength: 100, pattern: '^[\\x20-\\x7e]+$' })),
     queue: Type.Optional(Type.String({ minLength: 1, maxLength: 100, pattern: '^[\\x20-\\x7e]+$' })),
     cursor: Type.Optional(Type.String({ minLength: 1, maxLength: 200, pattern: '^[\\x20-\\x7e]+$' })),
-    limit: Type.Optional(Type.String({ pattern: '^[0-9]{1,3}$' })),
+    limit: Type.Optional(Type.String({ description: `1 to ${mostOnPage}; ${defaultOnPage} unless said` })),
   },
   { additionalProperties: false },
 )
@@ -84,8 +84,8 @@ function filterOf(query: unknown, check: (value: unknown) => Fault[]): JobFilter
   assertFits(check(query))
   const { limit, ...filter } = query as Omit<JobFilter, 'limit'> & { limit?: string }
   const count = limit === undefined ? defaultOnPage : Number(limit)
-  if (count < 1 || count > mostOnPage) {
-    const fault = { path: '/limit', message: `must be from 1 to ${mostOnPage}` }
+  if (!/^\d{1,3}$/.test(limit ?? '1') || count < 1 || count > mostOnPage) {
+    const fault = { path: '/limit', message: `must be a whole number from 1 to ${mostOnPage}` }
     throw INPUT_INVALID({ summary: `${fault.path} ${fault.message}` }, { faults: [fault] })
   }
   return { ...filter, limit: count }
