@@ -331,6 +331,105 @@ export function exerciseQueueBackend(name: string, create: () => Promise<QueueBa
       open()
     })
 
+    it('takes others while the end of some is written, but never more handlers at once than it may', async () => {
+      fresh()
+      const { promise: written, resolve: write } = Promise.withResolvers<void>()
+      let running = 0
+      let most = 0
+      let begun = 0
+      await backend.add(
+        queue,
+        Array.from({ length: 12 }, () => entry()),
+      )
+      const consumer = await consume(
+        async (delivery) => {
+          most = Math.max(most, ++running)
+          begun++
+          await clock.sleep(20)
+          running--
+          delivery.free?.()
+          delivery.free?.()
+          await written
+          return finished
+        },
+        { concurrency: 2 },
+      )
+      // Ends that cannot be written must not pile up without bound either.
+      await eventually(() => expect(begun).toBe(8))
+      await clock.sleep(100)
+      expect(begun).toBe(8)
+      expect(consumer.active()).toHaveLength(8)
+      expect(most).toBe(2)
+      write()
+      await drained()
+      expect(begun).toBe(12)
+    })
+
+    it('brings what was put off in time, and the urgent in turn, however long the line is', async () => {
+      fresh()
+      const seen: string[] = []
+      const dueAt = performance.now() + 300
+      let lateMs = Number.POSITIVE_INFINITY
+      let ahead = 0
+      let running = 0
+      let most = 0
+      const keepFull = async (): Promise<void> => {
+        const lack = 60 - (await backend.counts(queue)).waiting
+        if (lack > 0)
+          await backend.add(
+            queue,
+            Array.from({ length: lack }, () => entry({ name: 'line' })),
+          )
+      }
+      await keepFull()
+      await backend.add(queue, [entry({ name: 'later', delayMs: 300 }), entry({ name: 'two', priority: 2 })])
+      await backend.add(queue, [entry({ name: 'one', priority: 1 })])
+      const full = (async () => {
+        while (!seen.includes('later')) await Promise.all([keepFull(), clock.sleep(20)])
+      })()
+      await consume(
+        async ({ name: what }) => {
+          seen.push(what)
+          most = Math.max(most, ++running)
+          if (what === 'later') lateMs = performance.now() - dueAt
+          await clock.sleep(2)
+          running--
+          return finished
+        },
+        { concurrency: 4 },
+      )
+      await eventually(() => expect(seen).toContain('later'), { timeoutMs: 10_000 })
+      ahead = seen.length
+      await full
+      await drained()
+      // Behind those that waited already, and no further: sixty of them, four at a time.
+      expect(lateMs).toBeLessThan(1_500)
+      expect(most).toBe(4)
+      expect(ahead).toBeGreaterThan(60)
+      expect(seen.indexOf('one')).toBeLessThan(seen.indexOf('two'))
+    })
+
+    it('says which entries it had lost when their end came, and ends the others', async () => {
+      fresh()
+      const { promise: gate, resolve: open } = Promise.withResolvers<void>()
+      const [taken, mine] = [entry(), entry()]
+      const errors: string[] = []
+      const holder = await consume(async () => (await gate, finished), {
+        runner: 'holder',
+        onError: (error) => void errors.push(error.message),
+      })
+      await backend.add(queue, [taken])
+      await eventually(() => expect(holder.active()).toEqual([taken.id]))
+      await backend.handBack(queue, 'holder')
+      await backend.add(queue, [mine])
+      open()
+      // BullMQ's own words.
+      await eventually(() =>
+        expect(errors.join()).toMatch(new RegExp(`(Missing|mismatch).* ${taken.id}|${taken.id} is not in`)),
+      )
+      await drained()
+    })
+
     it('has the same epoch as long as it forgets nothing', async () => {
       fresh()
       const marked = await backend.mark(queue)

@@ -83,6 +83,7 @@ export interface ConsumeOptions {
   queue: string
   /** Name of the consumer, kept with each entry that it holds: the key of `handBack`. */
   runner: string
+  /** Deliveries at once that have not been freed. */
   concurrency: number
   process(delivery: Delivery): Promise<Disposition>
   /** The lock of a delivery was lost: somebody else may have it now. */
@@ -99,6 +100,11 @@ export interface Delivery {
   volatile?: { payload: unknown; attempt: number; attempts: number; context?: unknown; stalls: number }
   /** Shows the progress of work without a row. */
   showProgress(value: unknown): Promise<void>
+  /**
+   * The handler is over: its place may be taken while its end is still being written. Without it the place is free
+   * when the delivery is settled. Repeats change nothing.
+   */
+  free?(): void
 }
 
 /** What becomes of the entry. The row, where there is one, has been written before. */

@@ -191,6 +191,7 @@ async function attempt(engine: Engine, run: ActiveRun, job: Job, given: Given): 
   engine.metrics.started(job.name)
   const settled = await handle(engine, run, job, given)
   run.phase = 'finishing'
+  run.delivery.free?.()
   const verdict = judge(run, job, settled)
   run.fenced = true
   return verdict

@@ -1,4 +1,5 @@
 import type { IQueueBackend, Queue } from 'bullmq'
+import type { Exchange, Exchanged } from './exchange.ts'
 
 /** What the two BullMQ engines differ in, for what they have in common. */
 export interface Engine {
@@ -46,6 +47,8 @@ export interface WorkerBackendOptions {
 
 export interface OpenedBackend {
   backend: IQueueBackend
+  /** Over the same connection. */
+  exchange(exchange: Exchange): Promise<Exchanged>
   /** Cuts the connections, also when the engine does not answer any more. */
   destroy(): void
 }

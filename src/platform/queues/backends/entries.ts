@@ -1,6 +1,7 @@
-import type { Job, JobJson, JobsOptions } from 'bullmq'
+import type { IQueueBackend, Job, JobJson, JobsOptions } from 'bullmq'
 import { messageOf } from '../../../core/errors.ts'
 import type { Delivery, Entry, EntryView } from '../backend.ts'
+import type { Taken } from './exchange.ts'
 
 /** What an entry without a row carries. The payload is a text when the engine could not keep it as JSON. */
 interface VolatileData {
@@ -14,7 +15,7 @@ interface VolatileData {
 export const backoffType = 'baton'
 
 /** How long entries without a row stay to be looked at, seconds and number: nobody else remembers them. */
-const kept = { age: 24 * 3_600, count: 1_000 }
+export const kept = { age: 24 * 3_600, count: 1_000 }
 const keptFailed = { age: 7 * 24 * 3_600, count: 1_000 }
 
 /** A row decides over a durable job, so its entry vanishes once it was delivered and carries nothing. */
@@ -75,22 +76,28 @@ const isVolatile = (data: unknown): data is VolatileData =>
 export const backoffOf = (data: unknown): VolatileData['backoff'] =>
   isVolatile(data) ? data.backoff : { baseMs: 1_000, maxMs: 60_000 }
 
-export function asDelivery(job: Job): Delivery {
-  const data: unknown = job.data
+export function asDelivery(
+  taken: Taken,
+  { queue, backend, free }: { queue: string; backend: IQueueBackend; free: () => void },
+): Delivery {
+  const { id, name } = taken
+  // Nearly all entries are those of rows, and carry nothing.
+  const data: unknown = taken.data === '{}' ? undefined : JSON.parse(taken.data)
   return {
-    id: job.id ?? '',
-    name: job.name,
-    queue: job.queueName,
-    ...(isVolatile(data) ? { volatile: volatileDelivery(job, data) } : {}),
-    showProgress: (value) => job.updateProgress(value as never),
+    id,
+    name,
+    queue,
+    ...(isVolatile(data) ? { volatile: volatileDelivery(taken, data) } : {}),
+    showProgress: (value) => backend.updateProgress(id, value as never),
+    free,
   }
 }
 
-const volatileDelivery = (job: Job, data: VolatileData): NonNullable<Delivery['volatile']> => ({
+const volatileDelivery = (taken: Taken, data: VolatileData): NonNullable<Delivery['volatile']> => ({
   payload: payloadOf(data),
-  attempt: job.attemptsMade + 1,
-  attempts: job.opts.attempts ?? 1,
-  stalls: job.stalledCounter,
+  attempt: taken.attemptsMade + 1,
+  attempts: taken.attempts,
+  stalls: taken.stalls,
   ...(data.context === undefined ? {} : { context: data.context }),
 })
 

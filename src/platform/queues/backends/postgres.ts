@@ -10,6 +10,7 @@ import {
   type Strayed,
   type WorkerBackendOptions,
 } from './engine.ts'
+import { createPostgresExchange } from './postgres-exchange.ts'
 
 export interface PostgresBackendOptions {
   url: string
@@ -136,5 +137,7 @@ async function openConsumer(
   worker: WorkerBackendOptions,
 ): Promise<OpenedBackend> {
   const backend = await openBackend(pool, queue, worker)
-  return { backend, destroy: () => void backend.close().catch(() => undefined) }
+  const options = { queue, runner: worker.name, lockMs: worker.lockDuration }
+  const exchange = createPostgresExchange(pool, backend, options)
+  return { backend, exchange, destroy: () => void backend.close().catch(() => undefined) }
 }

@@ -4,6 +4,7 @@ import { createRedis, type RedisClient } from '../../redis.ts'
 import { type BullmqBackend, createBullmqBackend } from './bullmq.ts'
 import type { Engine, OpenedBackend, WorkerBackendOptions } from './engine.ts'
 import { createRedisCommands } from './redis-commands.ts'
+import { createRedisExchange } from './redis-exchange.ts'
 import { createRedisRoom } from './redis-room.ts'
 
 export interface RedisBackendOptions {
@@ -125,8 +126,14 @@ async function openConsumer(
   )
   // The worker listens too, but only as long as it lives: an error that nobody hears ends the process.
   backend.on('error', ignore)
+  const exchange = createRedisExchange(client, {
+    runner: worker.name,
+    lockMs: worker.lockDuration,
+    key: (type) => keys.toKey(queue, type),
+  })
   return {
     backend,
+    exchange,
     destroy: () => {
       client.disconnect()
       blockingClient.disconnect()
