@@ -17,6 +17,7 @@ export function backoffMs(
   random: () => number = Math.random,
 ): number {
   const exponential = options.baseMs * (options.factor ?? 2) ** Math.max(0, retry - 1)
-  const ceiling = Math.min(options.maxMs, exponential)
+  // Of no delay at all, growth beyond all bounds makes no number.
+  const ceiling = Math.min(options.maxMs, exponential) || 0
   return Math.round(ceiling / 2 + (random() * ceiling) / 2)
 }

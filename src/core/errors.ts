@@ -62,10 +62,14 @@ export function defineError(code: string, template: string, traits: ErrorTraits)
 const fill = (template: string, values: Record<string, string | number>): string =>
   template.replace(/\{(\w+)\}/g, (_whole, name: string) => String(values[name] ?? `{${name}}`))
 
-/** The text of anything that was thrown. */
+/** The text of anything that was thrown, also of what cannot become a text: who tells of an error must not throw. */
 export function messageOf(error: unknown): string {
-  if (error instanceof AggregateError && error.message === '') return error.errors.map(messageOf).join('; ')
-  return error instanceof Error ? error.message : String(error)
+  try {
+    if (error instanceof AggregateError && error.message === '') return error.errors.map(messageOf).join('; ')
+    return String(error instanceof Error ? error.message : error)
+  } catch {
+    return 'something was thrown that cannot be shown'
+  }
 }
 
 /** The code of a BatonError or of a Node or Postgres error, if it has one. */
