@@ -46,10 +46,30 @@ export async function* readTable(
     if (!opened) return
     if (opened.format.kind === 'csv') {
       assertColumn(column, opened.format.columns)
-      yield* csvRows(lines, opened.format)
+      yield* csvItems(lines, opened.format)
     } else {
       if (opened.first) yield* ndjsonRows([opened.first])
       yield* ndjsonRows(lines)
+    }
+  } finally {
+    await lines.return(undefined)
+  }
+}
+
+/**
+ * The rows of CSV with a header line, for a job that reads it whole: each by its columns. Lines that are no rows are
+ * left out; `readTable` tells which they are, and goes on from the middle.
+ *
+ * @throws TABLE_INVALID for a header that cannot be used, or when it is NDJSON
+ */
+export async function* csvRows(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Record<string, string>> {
+  const lines = readLines(bytes)
+  try {
+    const opened = await readHead(lines)
+    if (!opened) return
+    if (opened.format.kind !== 'csv') throw TABLE_INVALID({ reason: 'it is NDJSON, not CSV' })
+    for await (const { data } of csvItems(lines, opened.format)) {
+      if (data) yield data as Record<string, string>
     }
   } finally {
     await lines.return(undefined)
@@ -87,7 +107,7 @@ function headerOf({ text, number }: Line): CsvFormat {
  * When a quote turns out not to be closed, only the line that it stands on is rejected, and the next one is read as
  * a line of its own: one stray quote must not swallow the rest of the file.
  */
-async function* csvRows(lines: Lines, format: CsvFormat): AsyncGenerator<TableItem> {
+async function* csvItems(lines: Lines, format: CsvFormat): AsyncGenerator<TableItem> {
   let ahead: Line[] = []
   const nextLine = async (): Promise<Line | undefined> => {
     if (ahead.length > 0) return ahead.shift()

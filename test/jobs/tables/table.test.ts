@@ -1,7 +1,7 @@
 import { parse } from 'csv-parse'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { readTable, type TableItem, type TablePosition } from '../../../jobs/tables/table.ts'
+import { csvRows, readTable, type TableItem, type TablePosition } from '../../../jobs/tables/table.ts'
 import type { Bodies } from '../../../src/domain/bodies/bodies.ts'
 
 /** A body of these bytes, handed out in chunks of that many: none of the edges between them may matter. */
@@ -181,5 +181,25 @@ describe('a table of NDJSON', () => {
     for (const [index, item] of whole.entries()) {
       expect(await itemsOf(text, { from: item.next })).toEqual(whole.slice(index + 1))
     }
+  })
+})
+
+describe('csvRows', () => {
+  const rows = async (text: string): Promise<unknown[]> => {
+    const all: unknown[] = []
+    for await (const row of csvRows(bodyOf(Buffer.from(text)).read('id'))) all.push(row)
+    return all
+  }
+
+  it('gives each row by its columns, and leaves out what is none', async () => {
+    expect(await rows('name;country\nWien;AT\nhalf\n"Graz; Land";AT\n')).toEqual([
+      { name: 'Wien', country: 'AT' },
+      { name: 'Graz; Land', country: 'AT' },
+    ])
+    expect(await rows('')).toEqual([])
+  })
+
+  it('refuses what is no CSV', async () => {
+    await expect(rows('{"name":"Wien"}\n')).rejects.toMatchObject({ code: 'TABLE_INVALID' })
   })
 })
