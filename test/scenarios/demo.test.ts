@@ -1,0 +1,25 @@
+import { expect, it } from 'vitest'
+import { spawnBaton } from '../support/processes.ts'
+
+it('the demo keeps every promise, shows the way to the dashboard, and leaves nothing running', async () => {
+  const demo = spawnBaton(['demo'])
+  const address = (await demo.waitForLine(/^dashboard/)).split(/\s+/)[1] ?? ''
+  expect((await fetch(address)).status).toBe(200)
+  expect(await demo.exit).toEqual({ code: 0, signal: null })
+  const said = demo.stdout.join('\n')
+  expect(said).not.toContain('BROKEN')
+  const [, kept, all] = /^(\d+) of (\d+) promises kept$/m.exec(said) ?? []
+  expect(kept).toBe(all)
+  expect(said.match(/✓/g)).toHaveLength(Number(all))
+  // All of its processes are in its group, which is gone when the last of them is.
+  expect(() => process.kill(-demo.pid, 0)).toThrow('ESRCH')
+})
+
+it('a demo that is stopped before its end has kept nothing', async () => {
+  const demo = spawnBaton(['demo'])
+  await demo.waitForLine(/kill -9/, 60_000)
+  demo.signal('SIGTERM')
+  expect(await demo.exit).toEqual({ code: 1, signal: null })
+  expect(demo.stdout.join('\n')).toContain('Stopped before its end')
+  expect(() => process.kill(-demo.pid, 0)).toThrow('ESRCH')
+})
