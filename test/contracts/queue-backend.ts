@@ -339,7 +339,7 @@ export function exerciseQueueBackend(name: string, create: () => Promise<QueueBa
       let begun = 0
       await backend.add(
         queue,
-        Array.from({ length: 12 }, () => entry()),
+        Array.from({ length: 30 }, () => entry()),
       )
       const consumer = await consume(
         async (delivery) => {
@@ -355,14 +355,14 @@ export function exerciseQueueBackend(name: string, create: () => Promise<QueueBa
         { concurrency: 2 },
       )
       // Ends that cannot be written must not pile up without bound either.
-      await eventually(() => expect(begun).toBe(8))
+      await eventually(() => expect(begun).toBe(22))
       await clock.sleep(100)
-      expect(begun).toBe(8)
-      expect(consumer.active()).toHaveLength(8)
+      expect(begun).toBe(22)
+      expect(consumer.active()).toHaveLength(22)
       expect(most).toBe(2)
       write()
       await drained()
-      expect(begun).toBe(12)
+      expect(begun).toBe(30)
     })
 
     it('brings what was put off in time, and the urgent in turn, however long the line is', async () => {

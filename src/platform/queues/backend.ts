@@ -85,6 +85,8 @@ export interface ConsumeOptions {
   runner: string
   /** Deliveries at once that have not been freed. */
   concurrency: number
+  /** Deliveries that may come besides, and wait here for their turn. None unless said. */
+  ahead?(): number
   process(delivery: Delivery): Promise<Disposition>
   /** The lock of a delivery was lost: somebody else may have it now. */
   onLost(id: string): void

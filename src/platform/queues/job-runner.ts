@@ -13,6 +13,7 @@ import { JOB_CANCELLED, JOB_INTERRUPTED, QUEUE_UNAVAILABLE } from './errors.ts'
 import type { JobMetrics } from './job-metrics.ts'
 import type { Ledger } from './ledger.ts'
 import type { PayloadStore } from './payload-store.ts'
+import { createAllPlaces } from './places.ts'
 import type { Registry } from './registry.ts'
 import { concludeFault, type Engine, runJob } from './run-job.ts'
 import { createSuspects } from './suspects.ts'
@@ -90,6 +91,7 @@ export function createJobRunner<Deps>(options: JobRunnerOptions<Deps>): JobRunne
   const runs = createActiveRuns({ clock, log, metrics: options.metrics, graceMs: limits.graceMs })
   const engine: Engine = {
     ...options,
+    places: createAllPlaces(options.concurrency, clock, draining.signal),
     registry: options.registry,
     suspects: createSuspects(),
     draining: draining.signal,
@@ -98,7 +100,7 @@ export function createJobRunner<Deps>(options: JobRunnerOptions<Deps>): JobRunne
     unknownSince: new Map(),
     onLateEnd: runs.cameHome,
   }
-  const consumers = createConsumers(options, runs, (delivery) => process(engine, runs, delivery))
+  const consumers = createConsumers(options, runs, engine)
   const cancels = watchCancels(options, runs, limits.cancelLookMs)
 
   const quiet = (): void => {
@@ -194,7 +196,7 @@ function process(engine: Engine, runs: ActiveRuns, delivery: Delivery): Promise<
 function createConsumers<Deps>(
   options: JobRunnerOptions<Deps>,
   runs: ActiveRuns,
-  onDelivery: (delivery: Delivery) => Promise<Disposition>,
+  engine: Engine,
 ): Consumer[] {
   const { backend, runner, concurrency, registry } = options
   const troubles = createTroubleLog(options.log, options.clock)
@@ -203,7 +205,8 @@ function createConsumers<Deps>(
       queue,
       runner,
       concurrency,
-      process: onDelivery,
+      ahead: engine.places(queue).ahead,
+      process: (delivery) => process(engine, runs, delivery),
       onLost: (id) => {
         for (const run of runs) if (run.delivery.id === id) void onLost(options, run)
       },

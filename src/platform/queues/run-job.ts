@@ -1,6 +1,6 @@
 import { backoffMs } from '../../core/backoff.ts'
 import type { Clock } from '../../core/clock.ts'
-import { codeOf, messageOf } from '../../core/errors.ts'
+import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
 import type { Postgres } from '../postgres/postgres.ts'
 import { type ActiveRun, linesOf, type Settled } from './active-run.ts'
@@ -19,8 +19,10 @@ import { createJobContext } from './job-context.ts'
 import { toError, toJobError } from './job-error.ts'
 import type { JobMetrics, RunOutcome } from './job-metrics.ts'
 import type { Ending, Ledger, StartResult } from './ledger.ts'
+import { pause } from './outage-pause.ts'
 import { isClaim, redeem } from './payload-claim.ts'
 import type { PayloadStore } from './payload-store.ts'
+import type { Places } from './places.ts'
 import type { Registry } from './registry.ts'
 import { failure, judge, type Verdict } from './settlement.ts'
 import type { Suspects } from './suspects.ts'
@@ -36,6 +38,8 @@ export interface Engine {
   metrics: JobMetrics
   runner: string
   suspects: Suspects
+  /** Of a queue. */
+  places(queue: string): Places
   payloads?: PayloadStore
   /** Aborts at drain: a run that has not begun goes back. */
   draining: AbortSignal
@@ -183,14 +187,20 @@ async function attempt(engine: Engine, run: ActiveRun, job: Job, given: Given): 
   const worn = engine.registry.validateCheckpoint(job.name, readCheckpoint(given.checkpoint).value)
   if (worn.length > 0)
     return failure(JOB_CHECKPOINT_INVALID({ reason: summaryOf(worn) }, { faults: worn }), run, job)
-  // Stopped before it began, by a cancel or at the deadline.
-  if (run.stop) return judge(run, job, { kind: 'abandoned' })
+  const places = engine.places(run.delivery.queue)
+  const hasPlace = await places.enter()
+  if (run.stop || !hasPlace) {
+    if (hasPlace) places.leave()
+    // Stopped before it began, by a cancel or at the deadline; else others may have a place for it.
+    return run.stop ? judge(run, job, { kind: 'abandoned' }) : { kind: 'snooze', delayMs: 0 }
+  }
   run.phase = 'running'
   run.handlerMs = engine.clock.monotonicMs()
   run.deadlineMs = run.handlerMs + job.timeoutMs
   engine.metrics.started(job.name)
   const settled = await handle(engine, run, job, given)
   run.phase = 'finishing'
+  places.leave(engine.clock.monotonicMs() - run.handlerMs)
   run.delivery.free?.()
   const verdict = judge(run, job, settled)
   run.fenced = true
@@ -339,19 +349,4 @@ function count(engine: Engine, run: ActiveRun, outcome: RunOutcome): void {
   // A name that nobody defined must not become a label: whoever sends names could fill the memory with them.
   const label = engine.registry.find(name) ? name : '(unknown)'
   engine.metrics.finished(label, outcome, engine.clock.monotonicMs() - run.handlerMs)
-}
-
-interface Trouble {
-  error: unknown
-  retry: number
-  what: string
-}
-
-async function pause(engine: Engine, run: ActiveRun, trouble: Trouble, until: AbortSignal): Promise<void> {
-  const { error, retry, what } = trouble
-  // All slots wait through the same outage: a line at its start and now and then is enough.
-  if (retry === 1 || retry % 10 === 0) {
-    engine.log.warn({ ...linesOf(run), code: codeOf(error), retry }, `${what}; it is tried again`)
-  }
-  await engine.clock.sleep(backoffMs(retry, { baseMs: 100, maxMs: 5_000 }), until)
 }

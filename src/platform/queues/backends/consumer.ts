@@ -37,7 +37,7 @@ interface Opened extends OpenedBackend {
 export function createConsumer(engine: Engine, clock: Clock, options: ConsumeOptions): Consumer {
   const stopping = new AbortController()
   const closed = new AbortController()
-  const held = createHoldings(options.concurrency, clock)
+  const held = createHoldings(options, clock)
   let quiet = false
   let opened: Opened | undefined
   let starting: Promise<void> | undefined

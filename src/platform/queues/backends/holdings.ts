@@ -1,6 +1,7 @@
 import type { IQueueBackend } from 'bullmq'
 import type { Clock } from '../../../core/clock.ts'
 import { withLimit } from '../../../core/lifecycle.ts'
+import type { ConsumeOptions } from '../backend.ts'
 import { asError } from './entries.ts'
 import type { Taken } from './exchange.ts'
 
@@ -40,13 +41,17 @@ export interface RenewOptions {
   onError(error: Error): void
 }
 
-/** Entries whose handler is over and whose end is being written, for each place. */
-const endingsPerPlace = 3
+/** Most entries whose handler is over and whose end is being written: so many for each place, and so many in all. */
+const endingsPerPlace = 10
+const maxEndings = 200
 const renewMs = 1_000
 
-/** @param places handlers at once */
-export function createHoldings(places: number, clock: Clock): Holdings {
+export function createHoldings(
+  { concurrency, ahead = () => 0 }: Pick<ConsumeOptions, 'concurrency' | 'ahead'>,
+  clock: Clock,
+): Holdings {
   // Not by their id: one that came back while its first run goes on is held twice.
+  const endings = Math.max(concurrency, Math.min(concurrency * endingsPerPlace, maxEndings))
   const holdings = new Set<Holding>()
   const delivered = new Set<string>()
   let inPlace = 0
@@ -57,19 +62,11 @@ export function createHoldings(places: number, clock: Clock): Holdings {
     holding.inPlace = false
     inPlace--
   }
-  const renewOld = async ({ backend, lockMs, onLost }: RenewOptions): Promise<void> => {
-    const now = clock.monotonicMs()
-    const old = [...holdings].filter((each) => now - each.renewedMs >= renewMs)
-    if (old.length === 0) return
-    const ids = old.map(({ taken }) => taken.id)
-    const tokens = old.map(({ taken }) => taken.token)
-    const lost = await backend.extendLocks(ids, tokens, lockMs)
-    for (const each of old) each.renewedMs = now
-    for (const id of lost) onLost(id)
-  }
-
   return {
-    room: () => Math.min(places - inPlace, places * (1 + endingsPerPlace) - holdings.size),
+    room: () => {
+      const places = concurrency + ahead()
+      return Math.min(places - inPlace, places + endings - holdings.size)
+    },
     has: (id) => delivered.has(id),
     ids: () => [...holdings].map(({ taken }) => taken.id),
     add: (taken, isDelivered) => {
@@ -97,8 +94,25 @@ export function createHoldings(places: number, clock: Clock): Holdings {
     renew: async (options) => {
       while (!options.signal.aborted) {
         await clock.sleep(renewMs, options.signal)
-        await renewOld(options).catch((error: unknown) => options.onError(asError(error)))
+        await renewOld([...holdings], clock, options).catch((error: unknown) =>
+          options.onError(asError(error)),
+        )
       }
     },
   }
+}
+
+async function renewOld(
+  holdings: Holding[],
+  clock: Clock,
+  { backend, lockMs, onLost }: RenewOptions,
+): Promise<void> {
+  const now = clock.monotonicMs()
+  const old = holdings.filter((each) => now - each.renewedMs >= renewMs)
+  if (old.length === 0) return
+  const ids = old.map(({ taken }) => taken.id)
+  const tokens = old.map(({ taken }) => taken.token)
+  const lost = await backend.extendLocks(ids, tokens, lockMs)
+  for (const each of old) each.renewedMs = now
+  for (const id of lost) onLost(id)
 }
