@@ -41,7 +41,7 @@ async function startPostgres(folder: string, undo: (() => Promise<unknown>)[] | 
     settings: { shared_buffers: '256MB', max_wal_size: '2GB' },
   })
   const { url } = await server.start()
-  ;(undo as (() => Promise<unknown>)[]).push(() => server.stop())
+  ;(undo as (() => Promise<unknown>)[]).push(() => server.discard())
   return url
 }
 

@@ -91,8 +91,8 @@ async function build(
   const server = config.databaseUrl
     ? undefined
     : createEmbeddedPostgres({ dataDir: path.join(folder, 'postgres') })
+  if (server) undo.push(() => server.discard())
   const url = config.databaseUrl ?? (await server?.start())?.url ?? ''
-  if (server) undo.push(() => server.stop())
   print(
     `Postgres   ${server ? 'embedded' : 'DATABASE_URL'}; queues on ${config.redisUrl ? 'Redis' : 'Postgres'}`,
   )

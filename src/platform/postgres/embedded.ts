@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises'
+import path from 'node:path'
 import { EMBEDDED_POSTGRES_FAILED } from './embedded/errors.ts'
 import { type Ground, type Launched, launch, prepareGround } from './embedded/launch.ts'
 import { releaseHome } from './embedded/owner.ts'
@@ -23,6 +24,8 @@ export interface EmbeddedPostgres {
   /** Ready to serve when it resolves. The data of earlier runs are kept. */
   start(): Promise<{ url: string }>
   stop(): Promise<void>
+  /** Stops for good, and removes the data and the folder: they may lie where nobody would look for them. */
+  discard(): Promise<void>
   /** Sends the postmaster a signal; when it is one that ends it, resolves once it has ended. */
   kill(signal: NodeJS.Signals): Promise<void>
   /** Stops, if it runs, and starts on the same port. */
@@ -42,11 +45,13 @@ export function createEmbeddedPostgres(options: EmbeddedPostgresOptions): Embedd
   let ground: Ground | undefined
   let current: Run | undefined
   let last: Launched | undefined
+  let folders: string[] = []
 
   const start = async (): Promise<{ url: string }> => {
     if (current) return { url: current.url }
     const launchOptions = { port: last?.port ?? options.port, settings, log }
     ground ??= await prepareGround(options.dataDir, launchOptions)
+    folders = [path.dirname(ground.places.data), ground.places.home]
     const run: Run = { ...(await launch(ground, launchOptions)), asked: false }
     current = last = run
     void run.postmaster.exited.then((exit) => {
@@ -89,6 +94,11 @@ export function createEmbeddedPostgres(options: EmbeddedPostgresOptions): Embedd
         }
       }),
     stop: () => inTurn(letGo),
+    discard: () =>
+      inTurn(async () => {
+        await letGo()
+        for (const folder of folders) await rm(folder, { recursive: true, force: true })
+      }),
     kill: (signal) =>
       inTurn(async () => (ending.has(signal) ? end(signal) : current?.postmaster.signal(signal))),
     restart: () =>

@@ -130,6 +130,22 @@ describe('the embedded Postgres', () => {
     await expect(query(url, 'SELECT 1')).rejects.toThrow(/ECONNREFUSED/)
   })
 
+  it('leaves nothing when it is discarded, wherever its data had to lie', async () => {
+    const inner = path.join(home, 'postgres')
+    // Where Postgres runs as another user, this one keeps it out: its data go elsewhere.
+    await chmod(home, 0o700)
+    const postgres = create({ dataDir: inner })
+    const { url } = await postgres.start()
+    const [row] = await query<{ data_directory: string }>(url, 'SHOW data_directory')
+    const data = row?.data_directory ?? ''
+    await postgres.stop()
+    await postgres.start()
+    expect((await stat(data)).isDirectory()).toBe(true)
+    await postgres.discard()
+    await expect(stat(path.dirname(data))).rejects.toThrow('ENOENT')
+    expect(await readdir(home)).toEqual([])
+  })
+
   it('says so when its port is taken', async () => {
     const callers = new Set<Socket>()
     const server = createServer((socket) => void callers.add(socket)).listen(0, '127.0.0.1')
