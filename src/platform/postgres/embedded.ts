@@ -84,21 +84,9 @@ export function createEmbeddedPostgres(options: EmbeddedPostgresOptions): Embedd
       if (!last) throw EMBEDDED_POSTGRES_FAILED({ reason: 'it was not started.' })
       return last.url
     },
-    start: () =>
-      inTurn(async () => {
-        try {
-          return await start()
-        } catch (error) {
-          await letGo()
-          throw error
-        }
-      }),
+    start: () => inTurn(() => start().catch((error: unknown) => letGo().then(() => Promise.reject(error)))),
     stop: () => inTurn(letGo),
-    discard: () =>
-      inTurn(async () => {
-        await letGo()
-        for (const folder of folders) await rm(folder, { recursive: true, force: true })
-      }),
+    discard: () => inTurn(() => letGo().then(() => removeAll(folders))),
     kill: (signal) =>
       inTurn(async () => (ending.has(signal) ? end(signal) : current?.postmaster.signal(signal))),
     restart: () =>
@@ -108,6 +96,10 @@ export function createEmbeddedPostgres(options: EmbeddedPostgresOptions): Embedd
           .then(() => undefined),
       ),
   }
+}
+
+async function removeAll(folders: string[]): Promise<void> {
+  for (const folder of folders) await rm(folder, { recursive: true, force: true })
 }
 
 /** Calls run one after the other, so that a stop during a start finds something to stop. */
