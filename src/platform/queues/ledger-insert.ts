@@ -21,6 +21,17 @@ const insertTimed = {
   name: 'jobs-insert-timed',
   text: `${insertText} RETURNING id, ${delayColumn}`,
 }
+/**
+ * The usual batch: rows of one job that differ in what they carry. What is alike is sent once, and JSON is sent as one
+ * array of it, which need not be escaped once more.
+ */
+const insertAlike = {
+  name: 'jobs-insert-alike',
+  text: `INSERT INTO jobs (id, payload, context, name, queue, priority, max_attempts, run_at, queued)
+    SELECT id, payload, context, $4, $5, $6::int, $7::int, now() + $8::float8 * interval '1 millisecond', $9::bool
+    FROM ROWS FROM (unnest($1::uuid[]), json_array_elements($2::json), json_array_elements($3::json))
+      AS r (id, payload, context)`,
+}
 /** In the order of the keys, so that two batches with the same keys wait for, and never upon, each other. */
 const insertDeduped = {
   name: 'jobs-insert-deduped',
@@ -70,7 +81,10 @@ export async function insertJobs(
 
 async function insertWithoutKeys(database: Queryable, rows: NewJob[]): Promise<Accepted[]> {
   if (rows.every((row) => row.runAt === undefined)) {
-    await database.query({ ...insertPlain, values: columnsOf(rows) })
+    const statement = areAlike(rows)
+      ? { ...insertAlike, values: valuesOfAlike(rows) }
+      : { ...insertPlain, values: columnsOf(rows) }
+    await database.query(statement)
     return rows.map((row) => ({ id: row.id, duplicate: false, delayMs: row.delayMs }))
   }
   const { rows: inserted } = await database.query<Inserted>({ ...insertTimed, values: columnsOf(rows) })
@@ -117,12 +131,43 @@ async function answerWithHolders(
   }
 }
 
+function areAlike(rows: NewJob[]): boolean {
+  const [first] = rows
+  return rows.every(
+    (row) =>
+      row.context !== undefined &&
+      row.name === first?.name &&
+      row.queue === first.queue &&
+      row.priority === first.priority &&
+      row.maxAttempts === first.maxAttempts &&
+      row.delayMs === first.delayMs &&
+      row.queued === first.queued,
+  )
+}
+
+function valuesOfAlike(rows: NewJob[]): unknown[] {
+  const [first] = rows
+  return [
+    `{${rows.map((row) => row.id).join()}}`,
+    `[${rows.map(payloadOf).join()}]`,
+    `[${rows.map((row) => toJson(row.context, 'context')).join()}]`,
+    first?.name,
+    first?.queue,
+    first?.priority,
+    first?.maxAttempts,
+    first?.delayMs,
+    first?.queued,
+  ]
+}
+
+const payloadOf = (row: NewJob): string => row.payloadJson ?? toJson(row.payload, 'payload')
+
 function columnsOf(rows: NewJob[]): unknown[] {
   return [
     rows.map((row) => row.id),
     rows.map((row) => row.name),
     rows.map((row) => row.queue),
-    rows.map((row) => row.payloadJson ?? toJson(row.payload, 'payload')),
+    rows.map(payloadOf),
     rows.map((row) => row.priority),
     rows.map((row) => row.maxAttempts),
     rows.map(keyOf),

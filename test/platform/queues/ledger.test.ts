@@ -56,7 +56,26 @@ const row = async (id: string): Promise<Record<string, unknown>> =>
   (await postgres.query('SELECT * FROM jobs WHERE id = $1', [id])).rows[0] ?? {}
 
 describe('an insert', () => {
-  it('keeps any payload byte for byte', async () => {
+  it('writes of rows that are alike in all but what they carry the same columns as of others', async () => {
+    const rest = { priority: 3, maxAttempts: 7, delayMs: 60_000, queued: false, context: { requestId: 'r' } }
+    const alike = [newJob(rest), newJob(rest)]
+    const [odd, other] = [newJob(rest), newJob()]
+    expect(await ledger.insert(alike)).toEqual(
+      alike.map(({ id }) => ({ id, duplicate: false, delayMs: 60_000 })),
+    )
+    await ledger.insert([odd, other])
+    const columnsOf = async (id: string): Promise<unknown> => {
+      const { id: _id, enqueued_at: _at, run_at: runAt, ...columns } = await row(id)
+      return { ...columns, isLater: (runAt as Date).getTime() > clock.now() + 30_000 }
+    }
+    expect(await columnsOf(alike[1]?.id ?? '')).toEqual(await columnsOf(odd.id))
+    expect(await columnsOf(odd.id)).toMatchObject({ isLater: true, priority: 3, queued: false })
+  })
+
+  it.each([
+    ['alike', { context: { requestId: 'r "1", \\' } }],
+    ['not alike', {}],
+  ])('keeps any payload byte for byte, in rows that are %s', async (_what, more) => {
     const payloads: unknown[] = [
       { nul: 'a\0b', half: '\ud800', both: '😀', quote: '"\\\n' },
       JSON.parse('{"__proto__":{"x":1},"constructor":2}'),
@@ -65,12 +84,13 @@ describe('an insert', () => {
       null,
       { deep: JSON.parse('['.repeat(500) + ']'.repeat(500)) },
     ]
-    const jobs = payloads.map((payload) => newJob({ payload }))
+    const jobs = payloads.map((payload) => newJob({ payload, ...more }))
     await ledger.insert(jobs)
     for (const job of jobs) {
       const started = await ledger.start(job.id, runOf())
       expect(started.kind).toBe('started')
       expect(JSON.stringify((started as { payload: unknown }).payload)).toBe(JSON.stringify(job.payload))
+      expect((started as { context: unknown }).context).toEqual(job.context)
     }
   })
 
