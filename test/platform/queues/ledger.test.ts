@@ -56,22 +56,6 @@ const row = async (id: string): Promise<Record<string, unknown>> =>
   (await postgres.query('SELECT * FROM jobs WHERE id = $1', [id])).rows[0] ?? {}
 
 describe('an insert', () => {
-  it('writes of rows that are alike in all but what they carry the same columns as of others', async () => {
-    const rest = { priority: 3, maxAttempts: 7, delayMs: 60_000, queued: false, context: { requestId: 'r' } }
-    const alike = [newJob(rest), newJob(rest)]
-    const [odd, other] = [newJob(rest), newJob()]
-    expect(await ledger.insert(alike)).toEqual(
-      alike.map(({ id }) => ({ id, duplicate: false, delayMs: 60_000 })),
-    )
-    await ledger.insert([odd, other])
-    const columnsOf = async (id: string): Promise<unknown> => {
-      const { id: _id, enqueued_at: _at, run_at: runAt, ...columns } = await row(id)
-      return { ...columns, isLater: (runAt as Date).getTime() > clock.now() + 30_000 }
-    }
-    expect(await columnsOf(alike[1]?.id ?? '')).toEqual(await columnsOf(odd.id))
-    expect(await columnsOf(odd.id)).toMatchObject({ isLater: true, priority: 3, queued: false })
-  })
-
   it.each([
     ['alike', { context: { requestId: 'r "1", \\' } }],
     ['not alike', {}],
