@@ -12,6 +12,8 @@ export interface BodyStorePlace {
   plant(id: string, bytes: Uint8Array): Promise<void>
   /** Makes the place disappear: an unmounted disk, a host that refuses connections. */
   takeAway(): Promise<void>
+  /** An empty place of the same name instead: a disk that is not mounted. @returns what brings the first one back */
+  swap(): Promise<() => Promise<void>>
   release(): Promise<void>
 }
 
@@ -165,6 +167,22 @@ export function exerciseBodyStore(name: string, create: () => Promise<BodyStoreP
       const [first, other] = await Promise.all([store.identity(), again().then((each) => each.identity())])
       expect(first).toBe(other)
       expect(first).toMatch(/^\S{8,}$/)
+    })
+
+    it('writes nothing to another place that has taken its own, which it knows when that is back', async () => {
+      const { store, again, swap } = await place()
+      const id = await write(store, Buffer.from('mine'))
+      const own = await store.identity()
+      const bringBack = await swap()
+      const another = await (await again()).identity()
+      expect(another).not.toBe(own)
+      expect(await store.identity()).toBe(another)
+      const refused = { code: 'BODY_UNAVAILABLE', message: expect.stringMatching(/the place|mounted/) }
+      await expect(write(store, Buffer.from('new'))).rejects.toMatchObject(refused)
+      await expect(store.open(id)).rejects.toMatchObject(refused)
+      await bringBack()
+      expect(await store.identity()).toBe(own)
+      expect((await readAll(store, id)).toString()).toBe('mine')
     })
 
     it('is unavailable, and does not swear that it has nothing, once its place is gone', async () => {

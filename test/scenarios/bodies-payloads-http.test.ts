@@ -87,6 +87,41 @@ it.each(['redis', 'postgres'] as const)(
   120_000,
 )
 
+it('a large payload of a push reaches listens on every node, and a webhook if it has room', async () => {
+  const folder = await storesFolder()
+  const site = await openPushSite('redis', { BODY_STORES: `file:${folder}/a,file:${folder}/b` })
+  const [one, other] = await Promise.all([site.startWeb(), site.startWeb()])
+  await site.startWorker()
+  const put = (device: string) =>
+    one.call('PUT', `/v1/devices/${device}`, {
+      body: { user: 'ann', transports: [{ kind: 'webhook', url: `${site.cloud.origin}/${device}` }] },
+    })
+  await Promise.all([put('phone'), put('tablet')])
+  for (const [bytes, fits] of [
+    [30_000, true],
+    [400_000, false],
+  ] as const) {
+    const payload = { text: text(bytes) }
+    const body = { to: { user: 'ann' }, payload, confirmMs: 0 }
+    const key = { 'idempotency-key': `once-${bytes}` }
+    const sent = await one.call('POST', '/v1/pushes', { body, headers: key })
+    expect(sent.json()).toMatchObject({ devices: 2 })
+    expect((await other.call('POST', '/v1/pushes', { body, headers: key })).text).toBe(sent.text)
+    for (const device of ['phone', 'tablet']) {
+      const heard = await other.call('GET', `/v1/listen?device=${device}&waitMs=5000`)
+      expect(heard.json()).toMatchObject({ notifications: [{ payload }] })
+    }
+    await eventually(() => expect(site.cloud.received.length).toBe(2), { timeoutMs: 20_000 })
+    for (const { body: got } of site.cloud.received.splice(0)) {
+      const { data } = JSON.parse(got.toString()) as { data: Record<string, unknown> }
+      expect([data['payload'], data['truncated']]).toEqual(fits ? [payload, undefined] : [undefined, true])
+    }
+  }
+  expect(await site.query('SELECT max(octet_length(payload::text)) < 200 AS short FROM pushes')).toEqual([
+    { short: true },
+  ])
+}, 60_000)
+
 const source = (file: string): string => path.join(projectRoot, 'src', file)
 const kills = 15
 /** Accepts jobs with large payloads without end, four at a time, and tells each id when it has its answer. */

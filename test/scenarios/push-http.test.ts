@@ -164,7 +164,10 @@ test('bad input is told what is wrong with it, and changes nothing', async () =>
 
   const push = (body: unknown) => codeOf('POST', '/v1/pushes', { body })
   expect(await push({ to: { device: 'nobody' } })).toEqual([404, 'DEVICE_NOT_FOUND', '/to/device'])
-  expect(await push({ to: { device: 'one' }, payload: 'x'.repeat(20_000) })).toEqual([413, 'PUSH_TOO_LARGE'])
+  expect(await push({ to: { device: 'one' }, payload: 'x'.repeat(1_048_576) })).toEqual([
+    413,
+    'BODY_TOO_LARGE',
+  ])
   expect(await push({ to: { device: 'one' }, ttlMs: 0 })).toEqual([400, 'INPUT_INVALID', '/ttlMs'])
   expect(await push({ to: { device: 'one' }, ttlMs: -5, confirmMs: 1.5, priority: 'urgent' })).toEqual([
     400,

@@ -7,6 +7,7 @@ import { createDevices } from '../../domain/push/devices.ts'
 import { createDispatcher } from '../../domain/push/dispatcher.ts'
 import { createListenRows } from '../../domain/push/listen-rows.ts'
 import { createListens, type Listens } from '../../domain/push/listens.ts'
+import { createPushPayloads } from '../../domain/push/payloads.ts'
 import type { Provider } from '../../domain/push/provider.ts'
 import { createGuardedProvider } from '../../domain/push/provider-guard.ts'
 import { createStubProvider } from '../../domain/push/providers/stub.ts'
@@ -32,12 +33,14 @@ export function createPushIntake(ground: Ground) {
   const { postgres, backend, wakeBus, clock, log, metrics, config, releasers } = ground
   const wakes = createWakes({ bus: wakeBus, log })
   const alarms = createAlarms({ backend, clock, log })
-  const acceptance = createAcceptance({ postgres, wakes, alarms, clock, metrics })
+  const payloads = createPushPayloads({ store: ground.payloads, clock, log })
+  const acceptance = createAcceptance({ postgres, wakes, alarms, payloads, clock, metrics })
   releasers.add('pushes', () => acceptance.idle())
   // Without a secret tokens end with the process that issued them; production demands one.
   const tokens = createDeviceTokens(config.secret ?? randomBytes(32).toString('hex'))
   return {
     acceptance,
+    payloads,
     alarms,
     wakes,
     tokens,
@@ -52,6 +55,7 @@ export function createPushWeb(ground: Ground, authenticator: Authenticator, maxL
   const intake = createPushIntake(ground)
   const listens: Listens = createListens({
     rows: createListenRows(postgres),
+    payloads: intake.payloads,
     wakes: intake.wakes,
     bus: wakeBus,
     node: randomUUID(),
@@ -93,6 +97,7 @@ export function createPushSending(ground: Ground, runner: string, drainMs: numbe
   const dispatcher = createDispatcher({
     postgres,
     providers: createProviders(ground),
+    payloads: createPushPayloads({ store: ground.payloads, clock, log }),
     alarms,
     flood: { intervalMs: config.floodIntervalMs, burst: config.floodBurst },
     clock,

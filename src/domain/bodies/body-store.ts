@@ -17,8 +17,8 @@ export interface BodyStore {
   /** Is read from, but takes no new bodies, and gives its bodies to the others. */
   readonly draining?: boolean
   /**
-   * A random word that the place itself keeps, made when it is first used. Another word than the last time
-   * means another place: a disk that is not mounted would otherwise swear that it has nothing.
+   * A random word that the place itself keeps, made when it is first used; as it stands there now. Another word
+   * than the last time means another place: a disk that is not mounted would otherwise swear that it has nothing.
    */
   identity(): Promise<string>
   /**

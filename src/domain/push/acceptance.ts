@@ -5,13 +5,14 @@ import type { Client, Postgres } from '../../platform/postgres/postgres.ts'
 import { type AcceptedRows, insertPushes } from './accept-rows.ts'
 import type { Alarms } from './alarms.ts'
 import { DEVICE_NOT_FOUND } from './errors.ts'
+import type { PushPayloads } from './payloads.ts'
 import type { AcceptedPush, NewPush } from './push.ts'
 import type { Wakes } from './wakes.ts'
 
 export interface Acceptance {
   /**
    * Takes the pushes of one request, all or none. They are committed when it resolves.
-   * @throws DEVICE_NOT_FOUND with a fault for each device that does not exist
+   * @throws DEVICE_NOT_FOUND with a fault for each device that does not exist, PUSH_PAYLOAD_UNAVAILABLE
    */
   accept(pushes: NewPush[]): Promise<AcceptedPush[]>
   /** The same within a transaction of the caller's. `follow` is to be called after its commit: it wakes and arms. */
@@ -26,6 +27,7 @@ export interface AcceptanceOptions {
   postgres: Postgres
   wakes: Wakes
   alarms: Alarms
+  payloads: PushPayloads
   clock: Clock
   metrics: Metrics
 }
@@ -34,7 +36,7 @@ export interface AcceptanceOptions {
 const maxBatch = 1_000
 
 export function createAcceptance(options: AcceptanceOptions): Acceptance {
-  const { postgres, wakes, alarms, clock, metrics } = options
+  const { postgres, wakes, alarms, payloads, clock, metrics } = options
   const { follow, idle } = createFollowing(wakes, alarms)
   let pending = 0
 
@@ -66,7 +68,11 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
   return {
     acceptIn: async (client, pushes) => {
       const startedAt = clock.monotonicMs()
-      const rows = await insertPushes(client, pushes, Array<number>(pushes.length).fill(0))
+      const rows = await insertPushes(
+        client,
+        await payloads.claim(pushes),
+        Array<number>(pushes.length).fill(0),
+      )
       const [accepted] = answersOf([pushes], rows)
       if (accepted instanceof Error) throw accepted
       const afterwards = (): void => {
@@ -78,7 +84,7 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
     accept: async (pushes) => {
       pending += pushes.length
       try {
-        const answer = await batcher.add(pushes)
+        const answer = await batcher.add(await payloads.claim(pushes))
         if (answer instanceof Error) throw answer
         count(pushes)
         return answer

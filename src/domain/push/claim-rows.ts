@@ -23,7 +23,7 @@ export interface ClaimedSend {
   count: number
   /** Tries on this transport, this one included. */
   attempt: number
-  /** The newest of its rows. */
+  /** The newest of its rows; its payload as it stands there (payloads.ts). */
   push: { id: string; topic?: string; payload?: string; acceptedAt: string }
   /** How long the provider should keep it, ms. */
   ttlMs: number

@@ -9,6 +9,7 @@ import { type Claim, type ClaimedSend, claimSends, type FloodLimit } from './cla
 import { createFlights, type Flights } from './flights.ts'
 import { markSends, renewLeases } from './mark-rows.ts'
 import { createMarker, type Marker } from './marker.ts'
+import type { PushPayloads } from './payloads.ts'
 import type { Provider } from './provider.ts'
 import type { TransportKind } from './transport.ts'
 
@@ -25,6 +26,7 @@ export interface Dispatcher {
 export interface DispatcherOptions {
   postgres: Postgres
   providers: ReadonlyMap<TransportKind, Provider>
+  payloads: PushPayloads
   alarms: Alarms
   flood: FloodLimit
   clock: Clock

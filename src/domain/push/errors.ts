@@ -18,6 +18,12 @@ export const PUSH_TOO_LARGE = defineError(
   { status: 413, retry: 'never', report: false },
 )
 
+export const PUSH_PAYLOAD_UNAVAILABLE = defineError(
+  'PUSH_PAYLOAD_UNAVAILABLE',
+  'A payload of {size} bytes for several devices is kept once, in the stores of bodies, and they take none now. Nothing was taken in; send it again.',
+  { status: 503, retry: 'after', report: true },
+)
+
 export const DEVICE_TOKEN_INVALID = defineError(
   'DEVICE_TOKEN_INVALID',
   'The token is not valid for the device {device}. Register the device again to get its token.',

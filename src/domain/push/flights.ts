@@ -5,7 +5,8 @@ import type { Log } from '../../platform/log.ts'
 import type { Metrics } from '../../platform/metrics.ts'
 import type { ClaimedSend } from './claim-rows.ts'
 import type { Marker } from './marker.ts'
-import type { Provider, SendResult } from './provider.ts'
+import type { PushPayloads } from './payloads.ts'
+import type { CloudMessage, Provider, SendResult } from './provider.ts'
 import type { TransportKind } from './transport.ts'
 import { markOf } from './verdict.ts'
 
@@ -24,6 +25,7 @@ export interface Flights {
 
 export interface FlightsOptions {
   providers: ReadonlyMap<TransportKind, Provider>
+  payloads: PushPayloads
   marker: Marker
   renew(sends: ClaimedSend[]): Promise<void>
   renewEveryMs: number
@@ -74,23 +76,45 @@ export function createFlights(options: FlightsOptions): Flights {
   }
 }
 
-async function fly(send: ClaimedSend, { providers, marker, clock, metrics }: FlightsOptions): Promise<void> {
+async function fly(send: ClaimedSend, options: FlightsOptions): Promise<void> {
+  const { providers, payloads, marker, clock, metrics } = options
   const startedAt = clock.monotonicMs()
   const { kind } = send.transport
-  const result = await askProvider(providers.get(kind), send)
+  const result = await askProvider(providers.get(kind), send, payloads)
   metrics.count('baton_cloud_pushes_total', { provider: kind, result: result.kind })
   metrics.observe('baton_cloud_push_seconds', { provider: kind }, (clock.monotonicMs() - startedAt) / 1_000)
   await marker.mark(send, markOf(send, result, backoffMs))
 }
 
-async function askProvider(provider: Provider | undefined, send: ClaimedSend): Promise<SendResult> {
+async function askProvider(
+  provider: Provider | undefined,
+  send: ClaimedSend,
+  payloads: PushPayloads,
+): Promise<SendResult> {
   const { transport } = send
   if (!provider) return { kind: 'rejected', reason: `no provider for ${transport.kind} is configured` }
-  const { sendId: id, device, collapse, count, ttlMs, push } = send
+  const { sendId: id, device, collapse, count, ttlMs } = send
+  const push = await filled(send.push, provider.maxBytes, payloads)
   try {
     return await provider.send(transport, { id, device, collapse, count, ttlMs, push })
   } catch (error) {
     return { kind: 'retry', reason: `unexpected: ${messageOf(error)}` }
+  }
+}
+
+/** A push goes out on time without a payload that cannot be read now: the listen that it causes gets it. */
+async function filled(
+  push: ClaimedSend['push'],
+  maxBytes: number,
+  payloads: PushPayloads,
+): Promise<CloudMessage['push']> {
+  const { payload, ...rest } = push
+  if (payload === undefined) return push
+  if (payloads.sizeOf(payload) > maxBytes) return { ...rest, truncated: true }
+  try {
+    return { ...rest, payload: await payloads.redeem(payload) }
+  } catch {
+    return { ...rest, truncated: true }
   }
 }
 

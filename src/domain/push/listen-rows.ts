@@ -31,9 +31,15 @@ export interface Fetching {
   position: number
 }
 
-export type Fetched =
-  | { kind: 'rows'; rows: { seq: number; notification: Notification; latencyMs: number }[] }
-  | { kind: 'replaced' }
+export type Fetched = { kind: 'rows'; rows: FetchedRow[] } | { kind: 'replaced' }
+
+export interface FetchedRow {
+  seq: number
+  /** Its payload as it stands in the row (payloads.ts). */
+  notification: Notification
+  /** Since its acceptance; NaN when it was given before. */
+  latencyMs: number
+}
 
 /** Steps 2, 3 and 4 of docs/protocols/push-alarm.md. Every method joins its concurrent callers into one statement. */
 export interface ListenRows {

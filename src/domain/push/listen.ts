@@ -1,7 +1,9 @@
 import type { Clock } from '../../core/clock.ts'
 import type { Metrics } from '../../platform/metrics.ts'
+import { type AnswerRows, answerRows } from './answer-rows.ts'
 import { createPositions, type Positions } from './cursor.ts'
-import { type Fetched, type ListenRows, maxRows } from './listen-rows.ts'
+import { type Fetched, type FetchedRow, type ListenRows, maxRows } from './listen-rows.ts'
+import type { PushPayloads } from './payloads.ts'
 import type { Notification } from './push.ts'
 
 export interface Given {
@@ -46,6 +48,7 @@ export interface OpenListenOptions {
   id: string
   devices: string[]
   rows: ListenRows
+  payloads: PushPayloads
   clock: Clock
   metrics: Metrics
   /** Whether each notification is given with its own cursor. */
@@ -155,28 +158,47 @@ async function fetchSome(state: State, options: OpenListenOptions): Promise<Give
         options.rows.fetch({ device, listen: options.id, position: positions.get(device) }),
       ),
     )
-    return fetched.flatMap((each, index) => take(state, options, some[index] ?? '', each))
+    for (const [index, each] of fetched.entries()) {
+      if (each.kind === 'replaced') end(state, 'replaced')
+      // There may be more than one answer holds.
+      else if (each.rows.length >= maxRows) markStale(state, some[index] ?? '')
+    }
+    const answers = await answerRows(fetched.map(rowsOf), options.payloads)
+    const given = answers.map((answer, index) => take(state, options, some[index] ?? '', answer))
+    return (await Promise.all(given)).flat()
   } catch (error) {
     state.stale = new Set([...(state.stale ?? []), ...some])
     throw error
   }
 }
 
-function take(state: State, options: OpenListenOptions, device: string, fetched: Fetched): Given[] {
-  if (fetched.kind === 'replaced') {
-    end(state, 'replaced')
-    return []
-  }
+async function take(
+  state: State,
+  options: OpenListenOptions,
+  device: string,
+  { rows, left }: AnswerRows,
+): Promise<Given[]> {
   const { positions } = state
-  // There may be more than one answer holds.
-  if (fetched.rows.length >= maxRows) state.stale = new Set(state.stale).add(device)
-  return fetched.rows.map(({ seq, latencyMs, notification }) => {
+  const given = rows.map(({ seq, latencyMs, notification }) => {
     positions.set(device, Math.max(seq, positions.get(device)))
     if (!Number.isNaN(latencyMs)) {
       options.metrics.observe('baton_push_delivery_seconds', {}, latencyMs / 1_000)
     }
     return options.stream ? { notification, cursor: positions.cursor() } : { notification }
   })
+  if (left) {
+    // It counts as delivered, and a listen without a cursor would confirm what nobody was given.
+    await options.rows.giveBack(device, options.id, positions.get(device))
+    // What cannot be read now is found by the look that every listen gets (open-listens.ts).
+    if (left === 'full') markStale(state, device)
+  }
+  return given
+}
+
+const rowsOf = (fetched: Fetched): FetchedRow[] => (fetched.kind === 'rows' ? fetched.rows : [])
+
+function markStale(state: State, device: string): void {
+  state.stale = new Set(state.stale).add(device)
 }
 
 /** Resolves when somebody rouses the listen, or after `ms`. */

@@ -9,6 +9,7 @@ import { DEVICE_NOT_FOUND, DEVICE_TOKEN_INVALID } from './errors.ts'
 import { createListen, type Listen, type OpenListen } from './listen.ts'
 import type { ListenRows, Registered } from './listen-rows.ts'
 import { createOpenListens, type OpenListens, startLooking } from './open-listens.ts'
+import type { PushPayloads } from './payloads.ts'
 import type { Wakes } from './wakes.ts'
 
 /** Who wants to hear of a device. `generation` comes from its token; undefined: an API key vouches. */
@@ -42,6 +43,7 @@ export interface Listens extends Service {
 
 export interface ListensOptions {
   rows: ListenRows
+  payloads: PushPayloads
   wakes: Wakes
   bus: WakeBus
   /** Name of this process among all: new at each start. */
@@ -52,7 +54,7 @@ export interface ListensOptions {
 }
 
 export function createListens(options: ListensOptions): Listens {
-  const { rows, wakes, node, clock, log, metrics } = options
+  const { rows, payloads, wakes, node, clock, log, metrics } = options
   const listens = createOpenListens()
   let subscription: Subscription | undefined
   let looking: { stop(): void } | undefined
@@ -66,7 +68,8 @@ export function createListens(options: ListensOptions): Listens {
     open: async (request) => {
       const devices = request.listeners.map((each) => each.device)
       const stream = request.stream ?? false
-      const listen = createListen({ id: randomUUID(), devices, rows, clock, metrics, stream, forget })
+      const parts = { rows, payloads, clock, metrics, stream, forget }
+      const listen = createListen({ id: randomUUID(), devices, ...parts })
       // Known here before its rows say so: a wake that comes right after the registration must find it.
       listens.add(listen)
       try {

@@ -67,6 +67,7 @@ export function createGuardedProvider(provider: Provider, options: GuardOptions)
 
   return {
     kind: provider.kind,
+    maxBytes: provider.maxBytes,
     scopeOf: provider.scopeOf,
     send: async (transport, message) => {
       const scope = scopeFor(provider.scopeOf(transport))

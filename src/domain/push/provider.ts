@@ -11,8 +11,8 @@ export interface CloudMessage {
   count: number
   /** How long the provider keeps it for a device that is away, ms. */
   ttlMs: number
-  /** The newest of the pushes. */
-  push: { id: string; topic?: string; payload?: string; acceptedAt: string }
+  /** The newest of the pushes. `truncated`: it has a payload, which this cloud push goes without. */
+  push: { id: string; topic?: string; payload?: string; truncated?: true; acceptedAt: string }
 }
 
 /** What a provider says of one try. Waits are in ms from now; undefined leaves it to the caller's back-off. */
@@ -33,6 +33,8 @@ export type SendResult =
 /** One way into a cloud. One suite (test/contracts/push-provider.ts) is run against every implementation. */
 export interface Provider {
   readonly kind: TransportKind
+  /** Most bytes of payload that it could carry. What is longer is not fetched for it. */
+  readonly maxBytes: number
   /** What fails together: an origin, a team, a project. Bulkhead and breaker are one for each. */
   scopeOf(transport: StoredTransport): string
   /**
@@ -54,7 +56,8 @@ export function cloudText(message: CloudMessage, maxBytes: number): string {
     acceptedAt: push.acceptedAt,
   }
   const bare = JSON.stringify(head)
-  if (push.payload === undefined) return bare
+  const truncated = `${bare.slice(0, -1)},"truncated":true}`
+  if (push.payload === undefined) return push.truncated ? truncated : bare
   const whole = `${bare.slice(0, -1)},"payload":${push.payload}}`
-  return Buffer.byteLength(whole) <= maxBytes ? whole : `${bare.slice(0, -1)},"truncated":true}`
+  return Buffer.byteLength(whole) <= maxBytes ? whole : truncated
 }

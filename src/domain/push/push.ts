@@ -56,6 +56,8 @@ export interface Notification {
   topic?: string
   /** JSON text, as it was sent. */
   payload?: string
+  /** There was a payload, and no store has a sound copy of it any more. */
+  payloadLost?: true
   /** ISO 8601. */
   acceptedAt: string
 }
@@ -68,7 +70,7 @@ export function notificationJson(notification: Notification): string {
 }
 
 /** Longest payload as JSON, bytes. What does not fit into a cloud push is fetched by the listen that it causes. */
-export const maxPayloadBytes = 16_384
+export const maxPayloadBytes = 1_048_576
 /** Longest life of a push, ms: what Web Push services and FCM keep at most. */
 export const maxTtlMs = 28 * 86_400_000
 export const defaultTtlMs = 86_400_000

@@ -37,9 +37,9 @@ export const isLarge = (json: string): boolean =>
  *
  * @throws PAYLOAD_UNAVAILABLE for one that looks like a claim: in the row it would be taken for one
  */
-export async function claimFor(json: string, payloads: PayloadStore): Promise<string> {
+export async function claimFor(json: string, payloads: PayloadStore, mostNames = maxNames): Promise<string> {
   const names = namesIn(json)
-  const reference = names.length > maxNames ? undefined : await payloads.store(json)
+  const reference = names.length > mostNames ? undefined : await payloads.store(json)
   if (reference !== undefined) {
     const claim: Claim = { [mark]: reference, bytes: Buffer.byteLength(json) }
     return JSON.stringify(names.length > 0 ? { ...claim, names } : claim)
@@ -75,6 +75,10 @@ export function isClaim(payload: unknown): payload is Claim {
   return Object.keys(payload)[0] === mark
 }
 
+/** The claim that the JSON of a row is; undefined when the JSON is the payload itself. */
+export const readClaim = (json: string): Claim | undefined =>
+  json.startsWith(prefix) ? (JSON.parse(json) as Claim) : undefined
+
 /**
  * The payload that a claim stands for.
  *
@@ -85,6 +89,30 @@ export async function redeem(
   payloads: PayloadStore | undefined,
   signal?: AbortSignal,
 ): Promise<unknown> {
+  const json = await loadClaimed(claim, payloads, signal)
+  try {
+    return JSON.parse(json) as unknown
+  } catch {
+    // Without the message: it shows a piece of the payload.
+    throw PAYLOAD_LOST({ reason: 'another text lies in its place' })
+  }
+}
+
+/**
+ * The JSON of the payload that the JSON of a row stands for, as it was given.
+ *
+ * @throws PAYLOAD_UNAVAILABLE, PAYLOAD_LOST
+ */
+export async function redeemText(json: string, payloads: PayloadStore): Promise<string> {
+  const claim = readClaim(json)
+  return claim ? loadClaimed(claim, payloads) : json
+}
+
+async function loadClaimed(
+  claim: Claim,
+  payloads: PayloadStore | undefined,
+  signal?: AbortSignal,
+): Promise<string> {
   const { [mark]: reference, bytes } = claim
   if (typeof reference !== 'string' || !referenceForm.test(reference)) {
     throw PAYLOAD_LOST({ reason: 'its row does not say where it is' })
@@ -93,10 +121,5 @@ export async function redeem(
     throw PAYLOAD_UNAVAILABLE({ reason: 'this process has no store for it' }, { retryAfterMs: 5_000 })
   const json = await payloads.load(reference, signal)
   if (Buffer.byteLength(json) !== bytes) throw PAYLOAD_LOST({ reason: 'another text lies in its place' })
-  try {
-    return JSON.parse(json) as unknown
-  } catch {
-    // Without the message: it shows a piece of the payload.
-    throw PAYLOAD_LOST({ reason: 'another text lies in its place' })
-  }
+  return json
 }

@@ -1,7 +1,12 @@
 import { createECDH, randomBytes } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { afterAll, beforeAll } from 'vitest'
+import { createPayloads } from '../../../src/cli/compose/payloads.ts'
 import { createSystemClock } from '../../../src/core/clock.ts'
 import { newId } from '../../../src/core/ids.ts'
+import { createReleasers } from '../../../src/core/lifecycle.ts'
 import type { DuePoint } from '../../../src/domain/push/accept-rows.ts'
 import { type Acceptance, createAcceptance } from '../../../src/domain/push/acceptance.ts'
 import type { Alarms } from '../../../src/domain/push/alarms.ts'
@@ -12,6 +17,7 @@ import { createDevices, type Devices } from '../../../src/domain/push/devices.ts
 import { createDispatcher, type Dispatcher } from '../../../src/domain/push/dispatcher.ts'
 import { createListenRows, type ListenRows } from '../../../src/domain/push/listen-rows.ts'
 import { createListens, type Listens } from '../../../src/domain/push/listens.ts'
+import { createPushPayloads, type PushPayloads } from '../../../src/domain/push/payloads.ts'
 import type { Provider } from '../../../src/domain/push/provider.ts'
 import { createStubProvider, type StubProvider } from '../../../src/domain/push/providers/stub.ts'
 import type { NewPush, Target } from '../../../src/domain/push/push.ts'
@@ -33,6 +39,8 @@ export interface PushGround {
   readonly pushes: Pushes
   readonly bus: WakeBus
   readonly wakes: Wakes
+  /** Holds the two stores of bodies, `a` and `b`. */
+  readonly folder: string
   /** What was armed, in order. */
   readonly armed: DuePoint[]
   /** A further process that accepts. */
@@ -100,7 +108,23 @@ async function createGround(engine: 'postgres' | 'redis'): Promise<PushGround & 
   const armed: DuePoint[] = []
   const alarms: Alarms = { arm: (points) => void armed.push(...points), idle: async () => undefined }
   const devices = createDevices({ postgres, tokens: createDeviceTokens('a secret of the tests') })
+  const folder = await mkdtemp(path.join(tmpdir(), 'baton-push-'))
   const closers: (() => Promise<void>)[] = []
+  /** Of a further process. */
+  const payloads = (): PushPayloads => {
+    const releasers = createReleasers(() => undefined)
+    closers.push(() => releasers.release())
+    const config = { bodyStores: [`file:${folder}/a`, `file:${folder}/b`] }
+    const store = createPayloads({
+      config,
+      clock,
+      log,
+      metrics,
+      postgres,
+      releasers,
+    } as never)
+    return createPushPayloads({ store, clock, log })
+  }
   let made = 0
   return {
     postgres,
@@ -108,13 +132,15 @@ async function createGround(engine: 'postgres' | 'redis'): Promise<PushGround & 
     rows,
     bus,
     wakes,
+    folder,
     armed,
     pushes: createPushes(postgres),
-    acceptance: () => createAcceptance({ postgres, wakes, alarms, clock, metrics }),
+    acceptance: () => createAcceptance({ postgres, wakes, alarms, payloads: payloads(), clock, metrics }),
     web: async () => {
       const node = `web-${randomBytes(4).toString('hex')}`
       const listens = createListens({
         rows: createListenRows(postgres),
+        payloads: payloads(),
         wakes,
         bus,
         node,
@@ -131,7 +157,16 @@ async function createGround(engine: 'postgres' | 'redis'): Promise<PushGround & 
       const provider = options.provider ?? stub
       const providers = new Map<TransportKind, Provider>([[provider.kind, provider]])
       const flood = options.flood ?? noFlood
-      const dispatcher = createDispatcher({ postgres, providers, alarms, flood, clock, log, metrics })
+      const dispatcher = createDispatcher({
+        postgres,
+        providers,
+        payloads: payloads(),
+        alarms,
+        flood,
+        clock,
+        log,
+        metrics,
+      })
       closers.push(() => dispatcher.drain(2_000))
       return Object.assign(dispatcher, { stub })
     },
@@ -161,6 +196,7 @@ async function createGround(engine: 'postgres' | 'redis'): Promise<PushGround & 
       for (const close of closers) await close()
       await bus.close()
       await postgres.close()
+      await rm(folder, { recursive: true, force: true })
     },
   }
 }

@@ -12,8 +12,12 @@ export interface DirectoryGround {
   readonly quarantine: string
   folderOf(id: string): string
   pathOf(id: string): string
-  /** Makes the folders the first time; the word that they were made with. */
+  /** The word of what stands there now. Makes the folders and the word where there is nothing. */
   identity(): Promise<string>
+  /** The word of the place that this one works on: what stood there at its first use. */
+  settled(): Promise<string>
+  /** @throws BODY_UNAVAILABLE when another place has taken its name: what is written there would be away with it */
+  assertSame(): Promise<void>
   /** Names every failure of the file system BODY_UNAVAILABLE. */
   guard<T>(work: () => Promise<T>): Promise<T>
   /** The same for work on one body: when it is missing and the store is not, that is BODY_NOT_FOUND. */
@@ -38,21 +42,27 @@ export function createDirectoryGround(root: string, name: string): DirectoryGrou
     }
   }
 
+  const elsewhere = (cause?: unknown): BatonError =>
+    BODY_UNAVAILABLE(
+      { store: name, reason: 'its identity file is gone or another; is the disk mounted?' },
+      { cause },
+    )
+  // Only the place itself may say that it lacks a body: a disk that was unmounted has no files either.
+  const isSame = async (): Promise<boolean> => {
+    const found = await readFile(marker, 'utf8').catch(() => '')
+    return known !== undefined && found.trim() === known
+  }
+
   const guardBody = async <T>(id: string, work: () => Promise<T>): Promise<T> => {
     try {
       return await work()
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw unavailable(error)
-      // A disk that was unmounted has no files either. Only the place itself may say that it lacks one.
-      const found = await readFile(marker, 'utf8').catch(() => '')
-      if (known === undefined || found.trim() !== known) {
-        const reason = 'its identity file is gone or another; is the disk mounted?'
-        throw BODY_UNAVAILABLE({ store: name, reason }, { cause: error })
-      }
-      throw BODY_NOT_FOUND({ id }, { cause: error })
+      throw (await isSame()) ? BODY_NOT_FOUND({ id }, { cause: error }) : elsewhere(error)
     }
   }
 
+  const identity = (): Promise<string> => guard(() => readOrMake(root, marker))
   return {
     name,
     bodies,
@@ -60,7 +70,11 @@ export function createDirectoryGround(root: string, name: string): DirectoryGrou
     quarantine: join(root, 'quarantine'),
     folderOf: (id) => join(bodies, id.slice(0, 2)),
     pathOf: (id) => join(bodies, id.slice(0, 2), id),
-    identity: async () => (known ??= await guard(() => readOrMake(root, marker))),
+    identity,
+    settled: async () => (known ??= await identity()),
+    assertSame: async () => {
+      if (!(await isSame())) throw elsewhere()
+    },
     guard,
     guardBody,
   }

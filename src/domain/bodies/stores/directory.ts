@@ -27,7 +27,7 @@ export function createDirectoryStore(options: DirectoryStoreOptions): BodyStore 
   const list = createLister(ground)
 
   const stage = async (): Promise<StagedBody> => {
-    await ground.identity()
+    await ground.settled()
     return ground.guard(() => stageFile(ground))
   }
 
@@ -54,30 +54,30 @@ export function createDirectoryStore(options: DirectoryStoreOptions): BodyStore 
     put,
     open: async (id, slice) => {
       assertBodyId(id)
-      await ground.identity()
+      await ground.settled()
       return ground.guardBody(id, () => openFile(ground.pathOf(id), slice))
     },
     stat: async (id) => {
       assertBodyId(id)
-      await ground.identity()
+      await ground.settled()
       return ground.guardBody(id, () => statFile(ground, id))
     },
     remove: async (id) => {
       assertBodyId(id)
-      await ground.identity()
+      await ground.settled()
       return presence(ground.guardBody(id, () => removeFile(ground, id)))
     },
     list: async (after, limit) => {
-      await ground.identity()
+      await ground.settled()
       return ground.guard(() => list(after, limit))
     },
     quarantine: async (id) => {
       assertBodyId(id)
-      await ground.identity()
+      await ground.settled()
       return presence(ground.guardBody(id, () => quarantineFile(ground, id)))
     },
     sweepStaged: async (ageMs) => {
-      await ground.identity()
+      await ground.settled()
       return ground.guard(() => sweepOlder(ground.incoming, options.clock.now() - ageMs))
     },
     close: async () => undefined,
@@ -128,6 +128,7 @@ async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
 }
 
 async function publish(ground: DirectoryGround, staged: string, id: string): Promise<void> {
+  await ground.assertSame()
   const folder = ground.folderOf(id)
   try {
     await rename(staged, ground.pathOf(id))

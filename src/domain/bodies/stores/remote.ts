@@ -1,5 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
+import { messageOf } from '../../../core/errors.ts'
 import { assertBodyId } from '../body-id.ts'
 import type { BodySource, BodyStore, OpenBody, Slice, StoredBody } from '../body-store.ts'
 import { BODY_NOT_FOUND, BODY_UNAVAILABLE } from '../errors.ts'
@@ -41,30 +42,36 @@ export interface RemoteObject extends RemoteHead {
 export function createRemoteStore(objects: RemoteObjects, spoolFolder: string): BodyStore {
   const { name } = objects
   let known: string | undefined
-  const identity = async (): Promise<string> => (known ??= await readOrMakeIdentity(objects))
+  const identity = (): Promise<string> => readOrMakeIdentity(objects)
+  /** The word of the place that this one works on: what stood there at its first use. */
+  const settled = async (): Promise<string> => (known ??= await identity())
+
+  const isSame = async (): Promise<boolean> => {
+    const found = await readIdentity(objects)
+    return found !== undefined && found === known
+  }
+  const elsewhere = (): Error => BODY_UNAVAILABLE({ store: name, reason: 'it is not the place that it was' })
 
   /** A server that was started over an empty folder has no bodies either. Only the place itself may say so. */
-  const absent = async (id: string): Promise<Error> => {
-    const found = await readIdentity(objects)
-    if (found !== undefined && found === known) return BODY_NOT_FOUND({ id })
-    return BODY_UNAVAILABLE({ store: name, reason: 'it is not the place that it was' })
-  }
+  const absent = async (id: string): Promise<Error> =>
+    (await isSame()) ? BODY_NOT_FOUND({ id }) : elsewhere()
 
   return {
     name,
     identity,
     put: async (id, source, signal) => {
       assertBodyId(id)
-      await identity()
+      await settled()
       await objects.put(objects.keyOf(id), source, { sha256: id, signal })
       // A proxy's error page comes as a success too; a copy counts once the place shows it with its size.
-      const head = await objects.head(objects.keyOf(id))
+      const [head, same] = await Promise.all([objects.head(objects.keyOf(id)), isSame()])
+      if (!same) throw elsewhere()
       if (head?.size === source.size) return
       throw BODY_UNAVAILABLE({ store: name, reason: 'it said that it took the body, but does not have it' })
     },
     open: async (id, slice) => {
       assertBodyId(id)
-      await identity()
+      await settled()
       return openObject(await objects.get(objects.keyOf(id), slice), async () => {
         // The answer may have come over a connection that others used. Absence needs one of its own.
         if (await objects.head(objects.keyOf(id))) {
@@ -75,23 +82,23 @@ export function createRemoteStore(objects: RemoteObjects, spoolFolder: string): 
     },
     stat: async (id) => {
       assertBodyId(id)
-      await identity()
+      await settled()
       const head = await objects.head(objects.keyOf(id))
       if (!head) throw await absent(id)
       return { id, size: head.size, modifiedAt: head.modifiedAt }
     },
     remove: async (id) => {
       assertBodyId(id)
-      await identity()
+      await settled()
       return objects.remove(objects.keyOf(id))
     },
     list: async (after, limit) => {
-      await identity()
+      await settled()
       return objects.list(after, limit)
     },
     quarantine: async (id) => {
       assertBodyId(id)
-      await identity()
+      await settled()
       return quarantine(objects, id, spoolFolder)
     },
     sweepStaged: async () => 0,
@@ -111,7 +118,10 @@ async function readIdentity(objects: RemoteObjects): Promise<string | undefined>
   if (!head) return undefined
   const found = await objects.get(identityKey)
   if (!found) return undefined
-  return Buffer.concat((await found.stream.toArray()) as Buffer[])
+  const pieces = await found.stream.toArray().catch((error: unknown) => {
+    throw BODY_UNAVAILABLE({ store: objects.name, reason: messageOf(error) }, { cause: error })
+  })
+  return Buffer.concat(pieces as Buffer[])
     .toString('utf8')
     .trim()
 }

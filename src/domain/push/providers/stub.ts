@@ -18,6 +18,7 @@ export function createStubProvider(
   const sent: StubProvider['sent'] = []
   return {
     kind: 'stub',
+    maxBytes: Number.POSITIVE_INFINITY,
     sent,
     scopeOf: () => 'stub',
     send: async (transport, message) => {

@@ -17,6 +17,7 @@ const maxBytes = 65_536
 export function createWebhookProvider({ sender, clock, timeoutMs }: WebhookOptions): Provider {
   return {
     kind: 'webhook',
+    maxBytes,
     scopeOf: (transport) => new URL(transport.address).origin,
     send: async (transport, message) => {
       const body = Buffer.from(bodyOf(message))

@@ -57,6 +57,7 @@ export function createWebpushProvider(options: WebpushOptions): Provider {
 
   return {
     kind: 'webpush',
+    maxBytes: maxPlaintextBytes,
     scopeOf: (transport) => new URL(transport.address).origin,
     send: async (transport, message) => {
       try {

@@ -31,7 +31,7 @@ const PushInput = Type.Object({
     Type.Object({ user: Type.String() }),
     Type.Object({ group: Type.String() }),
   ]),
-  payload: Type.Optional(Type.Any({ description: 'At most 16 KiB as JSON' })),
+  payload: Type.Optional(Type.Any({ description: 'At most 1 MiB as JSON' })),
   priority: Type.Optional(
     Type.Enum(['priority', 'normal'], {
       description:
@@ -80,7 +80,8 @@ export function addPushIntake(server: FastifyInstance, options: PushIntakeOption
             400: 'It does not fit; `errors` lists every fault',
             404: 'A device is not registered',
             409: 'The Idempotency-Key was used for another request',
-            413: 'A payload is larger than 16 KiB',
+            413: 'The request is larger than 1 MiB',
+            503: 'It cannot be taken now; `Retry-After` says when it can be again',
           }),
         },
       },

@@ -28,6 +28,13 @@ exerciseBodyStore('a directory', async () => {
     again: async () => createDirectoryStore({ root, clock }),
     plant: (id, bytes) => writeFile(pathOf(root, id), bytes),
     takeAway: () => rename(root, join(folder, 'unmounted')),
+    swap: async () => {
+      await rename(root, join(folder, 'unmounted'))
+      return async () => {
+        await rm(root, { recursive: true })
+        await rename(join(folder, 'unmounted'), root)
+      }
+    },
     release: () => rm(folder, { recursive: true, force: true }),
   }
 })

@@ -32,6 +32,14 @@ exerciseBodyStore('an S3-compatible service', async () => {
       server.objects.set(`site (main)/a/bodies/${id}`, { bytes: Buffer.from(bytes), at: new Date() })
     },
     takeAway: () => server.stop(),
+    swap: async () => {
+      const away = [...server.objects]
+      server.objects.clear()
+      return async () => {
+        server.objects.clear()
+        for (const [key, object] of away) server.objects.set(key, object)
+      }
+    },
     release: () => server.stop(),
   }
 })

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -38,6 +38,14 @@ describe.runIf(hasNginx)('nginx', () => {
       },
       plant: (id, bytes) => writeFile(join(nginx.root, place, 'bodies', id.slice(0, 2), id), bytes),
       takeAway: () => nginx.kill(),
+      swap: async () => {
+        const root = join(nginx.root, place)
+        await rename(root, `${root}.away`)
+        return async () => {
+          await rm(root, { recursive: true })
+          await rename(`${root}.away`, root)
+        }
+      },
       release: async () => {
         for (const each of released) await each.close()
         await nginx.kill()

@@ -1,0 +1,54 @@
+import { PAYLOAD_LOST } from '../../platform/queues/errors.ts'
+import type { FetchedRow } from './listen-rows.ts'
+import type { PushPayloads } from './payloads.ts'
+
+/** Most bytes of payloads in one answer, unless its first one alone has more. The rest follows with the next. */
+const maxAnswerBytes = 4_194_304
+
+export interface AnswerRows {
+  /** In order, their payloads in place. */
+  rows: FetchedRow[]
+  /** Why the rest is left out: no room in this answer, or its payload cannot be read now. Undefined: nothing is. */
+  left: 'full' | 'unavailable' | undefined
+}
+
+/** What of the rows that were fetched, a list for each device, goes into one answer. */
+export async function answerRows(fetched: FetchedRow[][], payloads: PushPayloads): Promise<AnswerRows[]> {
+  let room = maxAnswerBytes
+  const fits = ({ notification: { payload } }: FetchedRow): boolean => {
+    const size = payload === undefined ? 0 : payloads.sizeOf(payload)
+    const fitting = size <= room || room === maxAnswerBytes
+    if (fitting) room -= size
+    return fitting
+  }
+  const fitting = fetched.map((rows) => {
+    const end = rows.findIndex((row) => !fits(row))
+    return end < 0 ? rows : rows.slice(0, end)
+  })
+  return Promise.all(
+    fitting.map(async (rows, index) => {
+      const filled = await fill(rows, payloads)
+      if (filled.length < rows.length) return { rows: filled, left: 'unavailable' }
+      return { rows: filled, left: rows.length < (fetched[index]?.length ?? 0) ? 'full' : undefined }
+    }),
+  )
+}
+
+/** Puts payloads in their places. Ends before the first that cannot be read now: a cursor cannot leave one out. */
+async function fill(rows: FetchedRow[], payloads: PushPayloads): Promise<FetchedRow[]> {
+  const filled = await Promise.all(rows.map((row) => fillOne(row, payloads)))
+  const end = filled.indexOf(undefined)
+  return (end < 0 ? filled : filled.slice(0, end)) as FetchedRow[]
+}
+
+async function fillOne(row: FetchedRow, payloads: PushPayloads): Promise<FetchedRow | undefined> {
+  const { payload, ...rest } = row.notification
+  if (payload === undefined) return row
+  try {
+    return { ...row, notification: { ...rest, payload: await payloads.redeem(payload) } }
+  } catch (error) {
+    // For ever: the device learns that there was something, and what comes after it is not held up.
+    if (PAYLOAD_LOST.is(error)) return { ...row, notification: { ...rest, payloadLost: true } }
+    return undefined
+  }
+}

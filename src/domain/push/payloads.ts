@@ -1,0 +1,87 @@
+import type { Clock } from '../../core/clock.ts'
+import { withLimit } from '../../core/lifecycle.ts'
+import type { Log } from '../../platform/log.ts'
+import { claimFor, isLarge, readClaim, redeemText } from '../../platform/queues/payload-claim.ts'
+import type { PayloadStore } from '../../platform/queues/payload-store.ts'
+import { createTroubleLog } from '../../platform/trouble-log.ts'
+import { PUSH_PAYLOAD_UNAVAILABLE } from './errors.ts'
+import type { NewPush } from './push.ts'
+
+/** Payloads of more than 16 KiB lie in the stores of bodies, once for however many devices; a row names its body. */
+export interface PushPayloads {
+  /**
+   * The same pushes, ready to be inserted.
+   * @throws PUSH_PAYLOAD_UNAVAILABLE when the stores take nothing now and one is for many devices
+   */
+  claim(pushes: NewPush[]): Promise<NewPush[]>
+  /** Bytes of the payload that a row stands for. */
+  sizeOf(payload: string): number
+  /**
+   * The payload that a row stands for, as it was sent.
+   * @throws PAYLOAD_LOST when no sound copy is left; anything else when it cannot be read now, soon enough
+   */
+  redeem(payload: string): Promise<string>
+}
+
+/** A group is woken at once: its devices share what one of them has read. Bytes. */
+const mostKept = 8_388_608
+const retryAfterMs = 5_000
+/** Longer a listen or a cloud push does not wait for a store, ms. */
+const redeemWithinMs = 5_000
+
+export interface PushPayloadsOptions {
+  store: PayloadStore
+  clock: Clock
+  log: Log
+}
+
+export function createPushPayloads({ store, clock, log }: PushPayloadsOptions): PushPayloads {
+  const load = createRecent((payload) => redeemText(payload, store))
+  const troubles = createTroubleLog(log, clock)
+  const redeem = async (payload: string): Promise<string> => {
+    try {
+      return await withLimit(load(payload), redeemWithinMs)
+    } catch (error) {
+      troubles.tell('the payload of a push cannot be read', error)
+      throw error
+    }
+  }
+  return {
+    claim: (pushes) => Promise.all(pushes.map((push) => claimOne(push, store))),
+    sizeOf: (payload) => readClaim(payload)?.bytes ?? Buffer.byteLength(payload),
+    redeem: async (payload) => (readClaim(payload) ? redeem(payload) : payload),
+  }
+}
+
+async function claimOne(push: NewPush, store: PayloadStore): Promise<NewPush> {
+  const { payload, to } = push
+  if (payload === undefined || !isLarge(payload)) return push
+  // However many bodies it names: in the rows of all devices the payload itself would take more room.
+  const claimed = await claimFor(payload, store, Number.POSITIVE_INFINITY)
+  if (claimed === payload && !('device' in to)) {
+    throw PUSH_PAYLOAD_UNAVAILABLE({ size: Buffer.byteLength(payload) }, { retryAfterMs })
+  }
+  return { ...push, payload: claimed }
+}
+
+/** One reading for all who ask for the same at about the same time. What was read never changes. */
+function createRecent(load: (payload: string) => Promise<string>): (payload: string) => Promise<string> {
+  const kept = new Map<string, Promise<string>>()
+  let bytes = 0
+  const drop = (payload: string): void => {
+    if (kept.delete(payload)) bytes -= readClaim(payload)?.bytes ?? 0
+  }
+  return (payload) => {
+    const known = kept.get(payload)
+    if (known) return known
+    const loading = load(payload)
+    kept.set(payload, loading)
+    bytes += readClaim(payload)?.bytes ?? 0
+    loading.catch(() => drop(payload))
+    for (const oldest of kept.keys()) {
+      if (bytes <= mostKept) break
+      drop(oldest)
+    }
+    return loading
+  }
+}

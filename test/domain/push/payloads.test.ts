@@ -1,0 +1,182 @@
+import { randomBytes } from 'node:crypto'
+import { rename, rm } from 'node:fs/promises'
+import path from 'node:path'
+import { expect, it, onTestFinished } from 'vitest'
+import { PUSH_PAYLOAD_UNAVAILABLE } from '../../../src/domain/push/errors.ts'
+import type { Listen } from '../../../src/domain/push/listen.ts'
+import type { Notification } from '../../../src/domain/push/push.ts'
+import { allShards } from '../../../src/domain/push/shard.ts'
+import { eventually } from '../../support/processes.ts'
+import { usePushGround } from './ground.ts'
+
+const ground = usePushGround()
+
+/** JSON of so many bytes, and of no other push. */
+const payloadOf = (bytes: number): string =>
+  `"${randomBytes(bytes)
+    .toString('base64')
+    .slice(0, bytes - 2)}"`
+const open = async (device: string, after?: string): Promise<Listen> =>
+  (await ground().web()).open({ listeners: [{ device, generation: undefined }], after })
+
+async function given(listen: Listen, waitMs = 0): Promise<Notification[]> {
+  const answer = await listen.next(waitMs)
+  return answer.kind === 'notifications' ? answer.given.map(({ notification }) => notification) : []
+}
+
+async function rowsOf(push: string): Promise<string[]> {
+  const sql = 'SELECT payload::text FROM pushes WHERE id = $1'
+  return (await ground().postgres.query<{ payload: string }>(sql, [push])).rows.map(({ payload }) => payload)
+}
+
+/** The stores as on a disk that is not mounted. */
+async function takeAwayStores(): Promise<() => Promise<void>> {
+  const { folder } = ground()
+  let away = true
+  await rename(folder, `${folder}.away`)
+  const bringBack = async (): Promise<void> => {
+    if (!away) return
+    away = false
+    await rm(folder, { recursive: true, force: true })
+    await rename(`${folder}.away`, folder)
+  }
+  onTestFinished(bringBack)
+  return bringBack
+}
+
+it('keeps a large payload once for however many devices, and gives it to each as it was sent', async () => {
+  const { device, devices, acceptance, push } = ground()
+  const phones = await Promise.all([device(), device(), device()])
+  for (const phone of phones) await devices.put(phone, { user: 'ann', transports: [] })
+  const payload = payloadOf(200_000)
+  const one = push({ user: 'ann' }, { payload })
+  await acceptance().accept([one])
+  const rows = await rowsOf(one.id)
+  expect(rows).toHaveLength(3)
+  expect(Math.max(...rows.map((row) => row.length))).toBeLessThan(200)
+  for (const phone of phones) expect(await given(await open(phone))).toMatchObject([{ id: one.id, payload }])
+})
+
+it('takes one within a transaction, and one that looks like what stands in a row instead', async () => {
+  const { device, acceptance, push, postgres } = ground()
+  const phone = await device()
+  const large = push(phone, { payload: payloadOf(20_000) })
+  const alike = push(phone, { payload: `{"baton:payload":"${'a'.repeat(64)}","bytes":3}` })
+  await postgres.transaction(async (client) => {
+    const { follow } = await acceptance().acceptIn(client, [large, alike])
+    follow()
+  })
+  const found = await given(await open(phone))
+  expect(found.map(({ payload }) => payload)).toEqual([large.payload, alike.payload])
+})
+
+it('gives as much as an answer holds, and confirms nothing of the rest', async () => {
+  const { device, acceptance, push } = ground()
+  const phone = await device()
+  const accepting = acceptance()
+  const pushes = Array.from({ length: 6 }, () => push(phone, { payload: payloadOf(900_000) }))
+  for (const each of pushes) await accepting.accept([each])
+  // Each listen confirms what was delivered before, since it brings no cursor.
+  const first = await given(await open(phone))
+  const second = await given(await open(phone))
+  expect([first.length, second.length]).toEqual([4, 2])
+  expect([...first, ...second].map(({ id }) => id)).toEqual(pushes.map(({ id }) => id))
+  // A stream goes on by itself.
+  const more = Array.from({ length: 6 }, () => push(phone, { payload: payloadOf(900_000) }))
+  for (const each of more) await accepting.accept([each])
+  const listen = await open(phone)
+  const streamed = [...(await given(listen)), ...(await given(listen))]
+  expect(streamed.map(({ payload }) => payload)).toEqual(more.map(({ payload }) => payload))
+})
+
+it('holds up what cannot be read now, and what came after it, until it can', async () => {
+  const { device, acceptance, push, state } = ground()
+  const phone = await device()
+  const accepting = acceptance()
+  const pushes = [push(phone), push(phone, { payload: payloadOf(20_000) }), push(phone)] as const
+  for (const each of pushes) await accepting.accept([each])
+  const bringBack = await takeAwayStores()
+  const listen = await open(phone)
+  expect((await given(listen)).map(({ id }) => id)).toEqual([pushes[0].id])
+  // It confirms what was given, and not what was held up.
+  const later = await open(phone)
+  expect(await given(later)).toEqual([])
+  expect(await Promise.all(pushes.map(({ id }) => state(id)))).toEqual(['confirmed', 'pending', 'pending'])
+  await bringBack()
+  // Found by the look that every listen gets.
+  const found = await given(later, 20_000)
+  expect(found.map(({ id, payload }) => [id, payload])).toEqual([
+    [pushes[1].id, pushes[1].payload],
+    [pushes[2].id, undefined],
+  ])
+}, 40_000)
+
+it('says so when no copy is left, and goes on with what came after it', async () => {
+  const { device, acceptance, push, folder } = ground()
+  const phone = await device()
+  const accepting = acceptance()
+  const pushes = [push(phone, { payload: payloadOf(20_000) }), push(phone, { payload: '7' })] as const
+  for (const each of pushes) await accepting.accept([each])
+  const body = (JSON.parse((await rowsOf(pushes[0].id))[0] ?? '') as Record<string, string>)['baton:payload']
+  for (const store of ['a', 'b']) {
+    await rm(path.join(folder, store, 'bodies', (body ?? '').slice(0, 2), body ?? ''))
+  }
+  const found = await given(await open(phone))
+  expect(found).toMatchObject([
+    { id: pushes[0].id, payloadLost: true },
+    { id: pushes[1].id, payload: '7' },
+  ])
+  expect(found[0]?.payload).toBeUndefined()
+})
+
+it('keeps it in the row of one device while the stores are away, and refuses it for many', async () => {
+  const { device, devices, acceptance, push } = ground()
+  const phone = await device()
+  await devices.put(phone, { user: 'bob', transports: [] })
+  const accepting = acceptance()
+  const payload = payloadOf(20_000)
+  const bringBack = await takeAwayStores()
+  const [single, many] = [push(phone, { payload }), push({ user: 'bob' }, { payload })]
+  await accepting.accept([single])
+  await expect(accepting.accept([push(phone), many])).rejects.toSatisfy(PUSH_PAYLOAD_UNAVAILABLE.is)
+  expect(await given(await open(phone))).toMatchObject([{ id: single.id, payload }])
+  await bringBack()
+  await accepting.accept([many])
+  expect(await given(await open(phone))).toMatchObject([{ id: many.id, payload }])
+}, 40_000)
+
+it('reaches a provider that has room for it; another one gets the push without', async () => {
+  const { device, acceptance, push, worker, postgres } = ground()
+  const accepting = acceptance()
+  const sendOf = async (maxBytes: number) => {
+    // Other tests left pushes that are due by now.
+    await postgres.query('DELETE FROM pushes')
+    const one = push(await device(), { payload: payloadOf(20_000), confirmMs: 0 })
+    await accepting.accept([one])
+    const sender = worker()
+    Object.assign(sender.stub, { maxBytes })
+    await sender.fire(allShards)
+    await eventually(() => expect(sender.stub.sent).toHaveLength(1))
+    return { sent: sender.stub.sent[0]?.message.push, payload: one.payload }
+  }
+  const whole = await sendOf(20_000)
+  expect(whole.sent?.payload).toBe(whole.payload)
+  const cut = await sendOf(19_999)
+  expect(cut.sent).toMatchObject({ truncated: true })
+  expect(cut.sent?.payload).toBeUndefined()
+  await takeAwayStores()
+  // In the row meanwhile, where it is at hand.
+  const kept = await sendOf(20_000)
+  expect(kept.sent?.payload).toBe(kept.payload)
+})
+
+it('goes out on time without it while it cannot be read', async () => {
+  const { device, acceptance, push, worker, postgres } = ground()
+  await postgres.query('DELETE FROM pushes')
+  await acceptance().accept([push(await device(), { payload: payloadOf(20_000), confirmMs: 0 })])
+  await takeAwayStores()
+  const sender = worker()
+  await sender.fire(allShards)
+  await eventually(() => expect(sender.stub.sent).toHaveLength(1))
+  expect(sender.stub.sent[0]?.message.push).toMatchObject({ truncated: true })
+})
