@@ -68,8 +68,13 @@ export function createCatalog(postgres: Postgres): Catalog {
     maxItems: 200,
     concurrency: 2,
   })
+  const finding = createBatcher<string, BodyRow | undefined>({
+    run: (ids) => findAll(postgres, ids),
+    maxItems: 100,
+    concurrency: 4,
+  })
   return {
-    find: (id) => findRow(postgres, id),
+    find: (id) => finding.add(id),
     announce: (digest) => announcing.add(digest),
     revive: async (id) => {
       await postgres.query('UPDATE bodies SET condemned_at = NULL, touched_at = now() WHERE id = $1', [id])
@@ -84,7 +89,7 @@ export function createCatalog(postgres: Postgres): Catalog {
   }
 }
 
-async function findRow(database: Queryable, id: string): Promise<BodyRow | undefined> {
+async function findAll(database: Queryable, ids: string[]): Promise<(BodyRow | undefined)[]> {
   const { rows } = await database.query<{
     id: string
     size: string
@@ -94,11 +99,14 @@ async function findRow(database: Queryable, id: string): Promise<BodyRow | undef
     condemned: boolean
   }>({
     name: 'bodies-find',
-    text: `SELECT id, size, chunks, stores, created_at, condemned_at IS NOT NULL AS condemned FROM bodies WHERE id = $1 AND stores <> '{}'`,
-    values: [id],
+    text: `SELECT id, size, chunks, stores, created_at, condemned_at IS NOT NULL AS condemned
+      FROM bodies WHERE id = ANY ($1) AND stores <> '{}'`,
+    values: [ids],
   })
-  const row = rows[0]
-  return row && { ...row, size: Number(row.size), createdAt: row.created_at }
+  const byId = new Map(
+    rows.map((row) => [row.id, { ...row, size: Number(row.size), createdAt: row.created_at }]),
+  )
+  return ids.map((id) => byId.get(id))
 }
 
 /** In the order of their ids, so that two batches which share rows cannot hold up each other for ever. */

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { link, mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { link, mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BatonError, codeOf, messageOf } from '../../../core/errors.ts'
 import { BODY_NOT_FOUND, BODY_UNAVAILABLE } from '../errors.ts'
@@ -28,6 +28,8 @@ export function createDirectoryGround(root: string, name: string): DirectoryGrou
   const marker = join(root, 'identity')
   const bodies = join(root, 'bodies')
   let known: string | undefined
+  /** The file that held the known word: as long as that one stands there, it need not be read. */
+  let seen: string | undefined
 
   const unavailable = (error: unknown): BatonError =>
     error instanceof BatonError
@@ -49,8 +51,15 @@ export function createDirectoryGround(root: string, name: string): DirectoryGrou
     )
   // Only the place itself may say that it lacks a body: a disk that was unmounted has no files either.
   const isSame = async (): Promise<boolean> => {
+    const file = await stat(marker).then(
+      ({ dev, ino, mtimeMs }) => `${dev} ${ino} ${mtimeMs}`,
+      () => undefined,
+    )
+    if (file !== undefined && file === seen) return true
     const found = await readFile(marker, 'utf8').catch(() => '')
-    return known !== undefined && found.trim() === known
+    if (known === undefined || found.trim() !== known) return false
+    seen = file
+    return true
   }
 
   const guardBody = async <T>(id: string, work: () => Promise<T>): Promise<T> => {
