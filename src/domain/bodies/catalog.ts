@@ -1,6 +1,7 @@
 import { createBatcher } from '../../core/batcher.ts'
 import type { Postgres, Queryable } from '../../platform/postgres/postgres.ts'
 import type { BodyDigest } from './chunk-digests.ts'
+import { BODY_OVERLOADED } from './errors.ts'
 import { claimDue, fulfil, postpone, wishAll, wishOf, withdraw } from './repair-rows.ts'
 
 export interface BodyRow extends BodyDigest {
@@ -17,7 +18,10 @@ export interface BodyRow extends BodyDigest {
  * the same bytes wait for each other at the row instead of undoing each other in the stores.
  */
 export interface Catalog {
-  /** The row, or undefined when there is none whose copies were recorded. */
+  /**
+   * The row, or undefined when there is none whose copies were recorded.
+   * @throws BODY_OVERLOADED
+   */
   find(id: string): Promise<BodyRow | undefined>
   /** Makes the row, or revives one that a sweep had condemned. */
   announce(digest: BodyDigest): Promise<void>
@@ -56,6 +60,9 @@ interface Recording {
   repairReason: string | undefined
 }
 
+/** Rows that may be asked for at once: a database that is slow must not make a queue without end. */
+const maxFinding = 2_000
+
 export function createCatalog(postgres: Postgres): Catalog {
   // Concurrent puts share their statements: beside two flushed files, a round trip each would cost as much again.
   const announcing = createBatcher<BodyDigest, void>({
@@ -74,7 +81,12 @@ export function createCatalog(postgres: Postgres): Catalog {
     concurrency: 4,
   })
   return {
-    find: (id) => finding.add(id),
+    find: async (id) => {
+      if (finding.pending >= maxFinding) {
+        throw BODY_OVERLOADED({ waiting: finding.pending }, { retryAfterMs: 1_000 })
+      }
+      return finding.add(id)
+    },
     announce: (digest) => announcing.add(digest),
     revive: async (id) => {
       await postgres.query('UPDATE bodies SET condemned_at = NULL, touched_at = now() WHERE id = $1', [id])
