@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Accepted, Load } from './load.ts'
-import type { Site } from './site.ts'
+import { childrenOfWorker, type Site } from './site.ts'
 
 interface Row extends Record<string, unknown> {
   id: string
@@ -42,6 +42,7 @@ export async function checkHistory(site: Site, load: Load): Promise<string[]> {
   breaches.push(...(await judgeSteps(site, rows, load)))
   breaches.push(...judgeRuns(site, rows))
   breaches.push(...(await judgeQueue(site)))
+  breaches.push(...(await judgeChildren(site)))
   return breaches
 }
 
@@ -133,6 +134,26 @@ function judgeRuns(site: Site, rows: Map<string, Row>): string[] {
   return breaches
 }
 
+/** Once the faults are over every worker has all of its children, and each of them takes jobs. */
+async function judgeChildren({ database, workers, neverReady }: Site): Promise<string[]> {
+  const wanted = workers.map(() => Array.from({ length: childrenOfWorker }, () => 'up').join())
+  const look = async (): Promise<string[]> => {
+    const { rows } = await database.query<{ states: string }>(
+      `SELECT (SELECT string_agg(child->>'state', ',') FROM jsonb_array_elements(n.children::jsonb) AS child) AS states
+       FROM nodes n WHERE kind = 'worker' AND heartbeat_at > now() - interval '4 seconds'`,
+    )
+    return rows.map((row) => row.states)
+  }
+  let found = await look()
+  for (let looks = 0; looks < 75 && found.join(';') !== wanted.join(';'); looks++) {
+    await pause(200)
+    found = await look()
+  }
+  const missing =
+    found.join(';') === wanted.join(';') ? [] : [`the children are not all up: ${found.join('; ')}`]
+  return [...missing, ...neverReady.map((line) => `a child never became ready: ${line}`)]
+}
+
 /** What is left in the engine would be delivered for nothing, or sits in its memory for ever. */
 async function judgeQueue({ backend }: Site): Promise<string[]> {
   let counts = await backend.counts('default')
@@ -143,4 +164,23 @@ async function judgeQueue({ backend }: Site): Promise<string[]> {
   return Object.values(counts).some((count) => count > 0)
     ? [`the queue is not empty: ${JSON.stringify(counts)}`]
     : []
+}
+
+/** What is going on, for a site that does not come to its end. */
+export async function describeScene({ database, backend }: Site): Promise<string[]> {
+  const questions = [
+    `SELECT kind, state, now() - heartbeat_at AS silent, children FROM nodes ORDER BY started_at`,
+    `SELECT application_name, state, wait_event, count(*)::int, max(now() - query_start)::text AS longest,
+       min(left(query, 90)) AS query FROM pg_stat_activity WHERE datname = current_database() GROUP BY 1, 2, 3`,
+    `SELECT name, queued, run_token IS NOT NULL AS held, count(*)::int, min(run_at) AS from, max(run_at) AS to
+       FROM jobs WHERE outcome IS NULL GROUP BY 1, 2, 3`,
+    `SELECT pid, granted, mode, locktype, relation::regclass::text FROM pg_locks WHERE NOT granted LIMIT 20`,
+  ]
+  const lines: string[] = []
+  for (const question of questions) {
+    const { rows } = await database.query(question).catch((error: unknown) => ({ rows: [String(error)] }))
+    lines.push(...rows.map((row) => JSON.stringify(row)))
+  }
+  const counts = await backend.counts('default').catch(String)
+  return [...lines, `entries: ${JSON.stringify(counts)}`]
 }

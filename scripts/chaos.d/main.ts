@@ -1,10 +1,10 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { startFaults } from './faults.ts'
-import { checkHistory, settle } from './history.ts'
+import { checkHistory, describeScene, settle } from './history.ts'
 import { startLoad } from './load.ts'
 import { createRandom } from './random.ts'
-import { type EngineName, openSite, stopUnit } from './site.ts'
+import { type EngineName, openSite, type Site, stopUnit } from './site.ts'
 
 const { values } = parseArgs({
   options: {
@@ -28,6 +28,14 @@ if (breaches > 0) {
 }
 process.exit(breaches > 0 ? 1 : 0)
 
+/** What the processes said last: the reason is often among it. */
+function showLastWords({ webs, workers }: Site): void {
+  for (const { name, process: unit } of [...webs, ...workers]) {
+    console.log(`  --- ${name} (pid ${unit.pid})`)
+    for (const line of unit.lines.slice(-15)) console.log(`  ${line.slice(0, 600)}`)
+  }
+}
+
 async function play(engine: EngineName): Promise<string[]> {
   console.log(`chaos: ${engine}, ${seconds} s of faults, seed ${seed}`)
   const random = createRandom(seed)
@@ -49,11 +57,19 @@ async function play(engine: EngineName): Promise<string[]> {
     const settledMs = await settle(site, Number(values['settle-seconds']) * 1_000)
     say(`all ended ${(settledMs / 1_000).toFixed(1)} s after the last fault`)
     const found = await checkHistory(site, load)
+    const scene = found.length > 0 ? await describeScene(site) : []
     await Promise.all([...site.webs, ...site.workers].map((unit) => stopUnit(site, unit)))
     found.push(...site.breaches.filter((breach) => !found.includes(breach)))
     for (const breach of found.slice(0, 40)) console.log(`  BREACH: ${breach}`)
+    for (const line of scene) console.log(`  ${line}`)
+    if (found.length > 0) showLastWords(site)
     const struck = [...faults.struck.values()].reduce((sum, count) => sum + count, 0)
-    console.log(`chaos: ${engine}: ${load.accepted.size} jobs, ${struck} faults, ${found.length} breaches`)
+    const runs = [...site.runs().values()].reduce((sum, count) => sum + count, 0)
+    console.log(
+      `chaos: ${engine} seed ${seed}: ${load.accepted.size} jobs, ${runs} runs, ${struck} faults, ` +
+        `${load.refused} of ${load.requests} requests refused, settled in ${(settledMs / 1_000).toFixed(1)} s, ` +
+        `${site.neverReady.length} children never ready, ${found.length} breaches`,
+    )
     return found
   } finally {
     await site.stop()

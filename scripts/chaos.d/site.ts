@@ -37,12 +37,15 @@ export interface Site {
   postgresCrashes: number
   /** What befell a process without our doing. */
   breaches: string[]
+  /** Children that ended before they could take a job, or were too slow to: none of the faults is a reason for it. */
+  neverReady: string[]
   runs(): Map<string, number>
   stop(): Promise<void>
 }
 
 export const key = 'chaos-key-0123456789'
 const shutdownMs = 10_000
+export const childrenOfWorker = 2
 
 /** Two web nodes, two masters of two children, and stores of their own. */
 export async function openSite(engine: EngineName, seed: number): Promise<Site> {
@@ -70,7 +73,7 @@ export async function openSite(engine: EngineName, seed: number): Promise<Site> 
     BATON_API_KEYS: `operator:${key}`,
     JOBS_MODULE: path.join(import.meta.dirname, 'jobs.ts'),
     BODY_STORES: `file:${folder}/a,file:${folder}/b`,
-    WORKER_PROCESSES: '2',
+    WORKER_PROCESSES: String(childrenOfWorker),
     WORKER_CONCURRENCY: '8',
     DATABASE_CONNECTIONS: '8',
     SHUTDOWN_MS: String(shutdownMs),
@@ -78,10 +81,12 @@ export async function openSite(engine: EngineName, seed: number): Promise<Site> 
     CHAOS_RUNS: runsFile,
   }
   const breaches: string[] = []
+  const neverReady: string[] = []
   const units: Unit[] = []
   for (const name of ['web-1', 'web-2', 'worker-1', 'worker-2']) {
     const port = name.startsWith('web') ? String(await freePort()) : undefined
-    units.push(openUnit(name, { ...environment, ...(port ? { PORT: port } : {}) }, breaches))
+    const own = { ...environment, ...(port ? { PORT: port } : {}) }
+    units.push(openUnit(name, own, { breaches, neverReady }))
   }
   const webs = units.filter((unit) => unit.address !== undefined)
   const stop = async (): Promise<void> => {
@@ -113,6 +118,7 @@ export async function openSite(engine: EngineName, seed: number): Promise<Site> 
     workers: units.filter((unit) => unit.address === undefined),
     postgresCrashes: 0,
     breaches,
+    neverReady,
     runs: () => countLines(readFileSync(runsFile, 'utf8')),
     stop,
   }
@@ -125,10 +131,23 @@ async function assertReady(address: string | undefined): Promise<void> {
   if (response.status !== 200) throw new Error(`${address} is not ready: ${response.status}`)
 }
 
-function openUnit(name: string, environment: Record<string, string>, breaches: string[]): Unit {
+/** What a master says of a child that never took a job. */
+const unready = /did not become ready in time|child cannot start|child cannot be started/
+
+function openUnit(
+  name: string,
+  environment: Record<string, string>,
+  { breaches, neverReady }: Pick<Site, 'breaches' | 'neverReady'>,
+): Unit {
   const verb = name.split('-')[0] ?? ''
   const start = (): BatonProcess => {
     const started = spawnBaton([verb], environment)
+    const note = (line: string): boolean => {
+      if (unready.test(line)) neverReady.push(`${name}: ${line}`)
+      return false
+    }
+    // Never matches, so it sees every line; it ends with the process.
+    void started.waitForLine(note, 2 ** 31 - 1).catch(ignore)
     void started.exit.then(({ code, signal }) => {
       if (unit.process !== started || unit.ending === 'killed') return
       const last = started.lines.slice(-5).join('\n')
