@@ -14,7 +14,12 @@ export interface RestartPolicy {
 const healthyMs = 5_000
 /** So many of the young may die before the slot slows down: one bad job is not a bad program. */
 const freeDeaths = 3
-const backoff = { baseMs: 1_000, maxMs: 60_000 }
+const bootBackoff = { baseMs: 1_000, maxMs: 60_000 }
+/**
+ * Those that were up took jobs, and each job that ends them is set aside after five deaths, so this comes to an end by
+ * itself. With the long pauses of a boot that fails, one such job in a hundred kept all others waiting for minutes.
+ */
+const youngBackoff = { baseMs: 1_000, maxMs: 5_000 }
 
 export function createRestartPolicy(random?: () => number): RestartPolicy {
   let failedBoots = 0
@@ -23,11 +28,11 @@ export function createRestartPolicy(random?: () => number): RestartPolicy {
     afterDeath: (upForMs) => {
       if (upForMs === undefined) {
         failedBoots++
-        return backoffMs(failedBoots + Math.max(0, youngDeaths - freeDeaths), backoff, random)
+        return backoffMs(failedBoots + Math.max(0, youngDeaths - freeDeaths), bootBackoff, random)
       }
       failedBoots = 0
       youngDeaths = upForMs >= healthyMs ? 0 : youngDeaths + 1
-      return youngDeaths <= freeDeaths ? 0 : backoffMs(youngDeaths - freeDeaths, backoff, random)
+      return youngDeaths <= freeDeaths ? 0 : backoffMs(youngDeaths - freeDeaths, youngBackoff, random)
     },
     get failedBoots() {
       return failedBoots

@@ -8,10 +8,16 @@ test('a child that was healthy is replaced at once, and so are the first three t
   expect([60_000, 100, 100, 100].map((upForMs) => policy.afterDeath(upForMs))).toEqual([0, 0, 0, 0])
 })
 
-test('a crash loop slows down from one second to sixty', () => {
+test('jobs that end their process again and again slow a slot down to five seconds, not more', () => {
   const policy = createRestartPolicy(longest)
-  const delays = Array.from({ length: 12 }, () => policy.afterDeath(100))
-  expect(delays).toEqual([0, 0, 0, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000])
+  const delays = Array.from({ length: 8 }, () => policy.afterDeath(100))
+  expect(delays).toEqual([0, 0, 0, 1_000, 2_000, 4_000, 5_000, 5_000])
+})
+
+test('a boot that fails again and again slows down from one second to sixty', () => {
+  const policy = createRestartPolicy(longest)
+  const delays = Array.from({ length: 8 }, () => policy.afterDeath(undefined))
+  expect(delays).toEqual([1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000])
 })
 
 test('children that are never up wait from the first on', () => {
