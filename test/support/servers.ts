@@ -4,6 +4,7 @@ import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import { codeOf } from '../../src/core/errors.ts'
 import { startWatchdog } from '../../src/platform/postgres/embedded/watchdog.ts'
 import { createEmbeddedPostgres } from '../../src/platform/postgres/embedded.ts'
 import { atEndOfTest, eventually, freePort, processTable } from './processes.ts'
@@ -208,5 +209,13 @@ async function temporaryFolder(prefix: string): Promise<string> {
 async function signalSession(folder: string, signal: NodeJS.Signals): Promise<void> {
   const postmaster = Number.parseInt(await readFile(path.join(folder, 'data/postmaster.pid'), 'utf8'), 10)
   const all = await processTable()
-  for (const { pid, ppid } of all) if (pid === postmaster || ppid === postmaster) process.kill(pid, signal)
+  for (const { pid, ppid } of all) {
+    if (pid !== postmaster && ppid !== postmaster) continue
+    try {
+      process.kill(pid, signal)
+    } catch (error) {
+      // A session that ended since; the others are meant all the same.
+      if (codeOf(error) !== 'ESRCH') throw error
+    }
+  }
 }
