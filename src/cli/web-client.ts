@@ -3,23 +3,33 @@ export interface WebClient {
   readonly address: string
   /** @throws an Error with the problem's detail when the answer is not 2xx */
   call<T>(method: string, path: string, body?: unknown): Promise<T>
+  /** What a path answers, as it is. */
+  bytes(path: string): Promise<Uint8Array>
+  put(path: string, bytes: Uint8Array): Promise<void>
   putBody(bytes: Uint8Array): Promise<{ id: string; size: number; copies: number }>
 }
 
+interface Init {
+  body?: string | Uint8Array<ArrayBuffer>
+  headers?: Record<string, string>
+}
+
+const octets = { 'content-type': 'application/octet-stream' }
+
 export function createWebClient(address: string, key: string): WebClient {
-  const send = async <T>(
-    method: string,
-    path: string,
-    init: { body?: string | Uint8Array<ArrayBuffer>; headers?: Record<string, string> },
-  ): Promise<T> => {
+  const ask = async (method: string, path: string, init: Init): Promise<Response> => {
     const response = await fetch(new URL(path, address), {
       ...init,
       method,
       headers: { authorization: `Bearer ${key}`, ...init.headers },
       signal: AbortSignal.timeout(30_000),
     })
+    if (response.ok) return response
     const text = await response.text()
-    if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}: ${text.slice(0, 500)}`)
+    throw new Error(`${method} ${path} answered ${response.status}: ${text.slice(0, 500)}`)
+  }
+  const send = async <T>(method: string, path: string, init: Init): Promise<T> => {
+    const text = await (await ask(method, path, init)).text()
     return (text === '' ? undefined : JSON.parse(text)) as T
   }
   return {
@@ -32,11 +42,10 @@ export function createWebClient(address: string, key: string): WebClient {
           ? {}
           : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } },
       ),
+    bytes: async (path) => new Uint8Array(await (await ask('GET', path, {})).arrayBuffer()),
+    put: (path, bytes) => send('PUT', path, { body: bytes as Uint8Array<ArrayBuffer>, headers: octets }),
     putBody: (bytes) =>
-      send('PUT', '/v1/bodies', {
-        body: bytes as Uint8Array<ArrayBuffer>,
-        headers: { 'content-type': 'application/octet-stream' },
-      }),
+      send('PUT', '/v1/bodies', { body: bytes as Uint8Array<ArrayBuffer>, headers: octets }),
   }
 }
 

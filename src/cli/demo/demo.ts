@@ -19,6 +19,7 @@ import { killedDatabase } from './scenes/killed-database.ts'
 import { pushes } from './scenes/pushes.ts'
 import { realFiles } from './scenes/real-files.ts'
 import { rolledWorker } from './scenes/rolled-worker.ts'
+import { states } from './scenes/states.ts'
 import { stoppedWorker } from './scenes/stopped-worker.ts'
 import { childPids, type Scene, type Stage, until } from './stage.ts'
 
@@ -29,6 +30,7 @@ const scenes: Scene[] = [
   rolledWorker,
   killedDatabase,
   pushes,
+  states,
   badInput,
 ]
 
@@ -121,6 +123,8 @@ async function build(
   const stage: Stage = {
     client: createWebClient(address, key),
     postgres,
+    databaseUrl: url,
+    folder,
     server,
     worker: () => worker,
     startWorker: async () => {

@@ -8,6 +8,9 @@ import type { WebClient } from '../web-client.ts'
 export interface Stage {
   readonly client: WebClient
   readonly postgres: Postgres
+  readonly databaseUrl: string
+  /** For what the scenes lay down; goes with the demo. */
+  readonly folder: string
   /** The database server; absent when DATABASE_URL names one that is not ours to kill. */
   readonly server: EmbeddedPostgres | undefined
   worker(): BatonProcess
