@@ -1,7 +1,13 @@
 import { randomBytes } from 'node:crypto'
+import { createPushes } from '../../domain/push/delivery-log.ts'
+import { createPushInspection } from '../../domain/push/inspection.ts'
 import type { AuditLog, Authenticator, KeyStore } from '../../platform/access.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
 import { createDashboard } from '../../runtime/dashboard/dashboard.ts'
+import type { DashboardPage } from '../../runtime/dashboard/page.ts'
+import { createDevicesPage } from '../../runtime/dashboard/pages/devices.ts'
+import { createPushPage } from '../../runtime/dashboard/pages/push.ts'
+import { createPushesPage } from '../../runtime/dashboard/pages/pushes.ts'
 import type { Ground } from '../compose.ts'
 
 export interface DashboardParts {
@@ -9,6 +15,8 @@ export interface DashboardParts {
   authenticator: Authenticator
   keys: KeyStore
   audit: AuditLog
+  /** How many listens this process holds. */
+  listens(): number
 }
 
 /** `/dashboard`, for the web tier's server. */
@@ -26,5 +34,16 @@ export function createDashboardPlugin(
     environmentKeys: config.apiKeys.length > 0,
     jobNames: parts.registry.jobs.map((job) => job.name),
     queues: parts.registry.queues,
+    pages: pushPages(ground, parts),
   })
+}
+
+function pushPages({ postgres, clock, config }: Ground, { audit, listens }: DashboardParts): DashboardPage[] {
+  const inspection = createPushInspection(postgres)
+  const flood = { intervalMs: config.floodIntervalMs, burst: config.floodBurst }
+  return [
+    createPushesPage({ clock, inspection, listens }),
+    createPushPage({ inspection, pushes: createPushes(postgres), audit }),
+    createDevicesPage({ inspection, flood }),
+  ]
 }

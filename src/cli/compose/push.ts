@@ -76,6 +76,8 @@ export function createPushWeb(ground: Ground, authenticator: Authenticator, maxL
   const statistics = createStatistics({ postgres, clock, log })
   return {
     plugin,
+    /** How many are open. */
+    listens: () => listens.size,
     /** Before the server takes requests. */
     start: async () => {
       await listens.start()

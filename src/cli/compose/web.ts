@@ -77,7 +77,13 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
   const authenticator = createAuthenticator({ keys, clock, environmentKeys: config.apiKeys })
   const audit = createAuditLog({ postgres })
   const push = createPushWeb(ground, authenticator, maxListens)
-  const dashboard = createDashboardPlugin(ground, { registry, authenticator, keys, audit })
+  const dashboard = createDashboardPlugin(ground, {
+    registry,
+    authenticator,
+    keys,
+    audit,
+    listens: push.listens,
+  })
   let stopping = false
   const web = await createWeb({
     ...ground,

@@ -10,7 +10,8 @@ export interface Pushes {
   withdraw(id: string): Promise<{ withdrawn: number; devices: number } | undefined>
 }
 
-interface PushRow {
+/** What a delivery log is made of. */
+export interface PushRow {
   id: string
   device: string
   state: PushState
@@ -21,7 +22,7 @@ interface PushRow {
   log: { name: string; at: number; [detail: string]: unknown }[]
 }
 
-const columns = 'id::text, device, state, priority, accepted_at, delivered_at, closed_at, log'
+export const columns = 'id::text, device, state, priority, accepted_at, delivered_at, closed_at, log'
 const maxShown = 1_000
 
 export function createPushes(postgres: Postgres): Pushes {
@@ -71,7 +72,7 @@ async function countDevices(postgres: Postgres, id: string): Promise<number> {
   return rows[0]?.n ?? 0
 }
 
-function viewOf(row: PushRow): DeliveryLog['devices'][number] {
+export function viewOf(row: PushRow): DeliveryLog['devices'][number] {
   const milestones: Milestone[] = [
     { name: 'accepted', at: row.accepted_at.toISOString(), priority: row.priority ? 'priority' : 'normal' },
   ]

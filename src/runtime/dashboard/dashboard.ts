@@ -48,7 +48,7 @@ export interface DashboardOptions {
   /** Of the registry: what filters offer. */
   jobNames: readonly string[]
   queues: readonly string[]
-  /** Further pages, after the built-in ones. */
+  /** Further pages, after those about jobs. */
   pages?: readonly DashboardPage[]
 }
 
@@ -67,7 +67,7 @@ export function createDashboard(options: DashboardOptions): FastifyPluginAsync {
 async function build(server: FastifyInstance, options: DashboardOptions): Promise<void> {
   const sessions = createSessions(options)
   const retries = createBulkRetries(options)
-  const pages = [...builtInPages(options, retries), ...(options.pages ?? [])]
+  const pages = allPages(options, retries)
   const layout = {
     assets: await readAssets(),
     nav: pages.flatMap((page) => page.nav ?? []),
@@ -96,15 +96,17 @@ async function build(server: FastifyInstance, options: DashboardOptions): Promis
 }
 
 /** In the order of the navigation. */
-function builtInPages(options: DashboardOptions, retries: BulkRetries): DashboardPage[] {
-  const { ledger, audit, wakeBus, log } = options
+function allPages(options: DashboardOptions, retries: BulkRetries): DashboardPage[] {
+  const { ledger, audit, wakeBus, log, pages = [] } = options
+  const lines = pages.flatMap((page) => page.line ?? [])
   const acts = { ledger, audit, wakeBus, log }
   return [
-    createOverviewPage(options),
+    createOverviewPage({ ...options, lines }),
     createJobsPage(options),
     createJobPage({ ...options, acts }),
     createFailedPage({ ...options, acts, retries }),
     createQueuesPage(options),
+    ...pages,
     createAuditPage(options),
     createKeysPage(options),
   ]

@@ -23,3 +23,7 @@ export function fieldOf(fields: URLSearchParams, name: string): string | undefin
   const text = fields.get(name)?.trim()
   return text === '' ? undefined : text
 }
+
+/** A field for a statement, without what Postgres takes for no text. */
+export const textOf = (fields: URLSearchParams, name: string): string | undefined =>
+  fieldOf(fields, name)?.replaceAll('\0', '').toWellFormed()

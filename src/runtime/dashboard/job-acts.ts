@@ -4,6 +4,7 @@ import type { Log } from '../../platform/log.ts'
 import { cancelChannel } from '../../platform/queues/cancel-watch.ts'
 import type { Ledger } from '../../platform/queues/ledger.ts'
 import type { WakeBus } from '../../platform/wake-bus.ts'
+import { recordAct } from './act.ts'
 
 export interface JobActs {
   ledger: Pick<Ledger, 'retry' | 'cancel'>
@@ -17,12 +18,12 @@ export interface JobActs {
  * possible a moment later; nothing is ever done without one.
  */
 export async function retryJob(acts: JobActs, by: Principal, id: string): ReturnType<Ledger['retry']> {
-  await recordAct(acts, by, 'job.retry', id)
+  await recordAct(acts.audit, by, { action: 'job.retry', subject: id })
   return acts.ledger.retry(id)
 }
 
 export async function cancelJob(acts: JobActs, by: Principal, id: string): ReturnType<Ledger['cancel']> {
-  await recordAct(acts, by, 'job.cancel', id)
+  await recordAct(acts.audit, by, { action: 'job.cancel', subject: id })
   const result = await acts.ledger.cancel(id)
   // A hint that saves the holder's next look at its rows; without it the cancel takes 2 s longer.
   if (result === 'requested')
@@ -31,6 +32,3 @@ export async function cancelJob(acts: JobActs, by: Principal, id: string): Retur
       .catch((error: unknown) => acts.log.warn({ reason: messageOf(error) }, 'A wake was lost'))
   return result
 }
-
-const recordAct = (acts: JobActs, by: Principal, action: string, id: string): Promise<void> =>
-  acts.audit.record({ actor: by.name, action, subject: id, details: { key: by.owner, from: 'dashboard' } })

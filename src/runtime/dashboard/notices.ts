@@ -16,6 +16,13 @@ const texts = {
   stopped: ['good', 'The retry is stopped. What was retried stays retried.'],
   ended: ['bad', 'The retry had ended already.'],
   revoked: ['good', 'The key is revoked. Within 5 s no node takes it any more.'],
+  withdrawn: ['good', 'The push is withdrawn where no provider had been given it yet.'],
+  'nothing-open': [
+    'bad',
+    'Nothing was withdrawn: it is closed everywhere, or was given to a provider already.',
+  ],
+  'unknown-device': ['bad', 'No device of that id is registered.'],
+  'unknown-push': ['bad', 'That is not the id of a push.'],
 } satisfies Record<string, [tone: 'good' | 'bad', text: string]>
 
 export type Notice = keyof typeof texts

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Principal } from '../../platform/access.ts'
-import type { Html } from './html.ts'
+import type { Hole, Html } from './html.ts'
 import type { Session } from './session.ts'
 
 /**
@@ -9,6 +9,8 @@ import type { Session } from './session.ts'
  */
 export interface DashboardPage {
   nav?: NavEntry
+  /** What the overview says of it. */
+  line?: OverviewLine
   /** `server` has the prefix of the dashboard: a route is `/jobs`, a link `${home}/jobs`. */
   register(server: FastifyInstance, shell: Shell): void | Promise<void>
 }
@@ -19,6 +21,14 @@ export interface NavEntry {
   label: string
   /** Shown to nobody else. */
   operatorOnly?: boolean
+}
+
+export interface OverviewLine {
+  label: string
+  /** As in links. */
+  href: string
+  /** One line: what an operator has to know. It is read each few seconds, so it must cost little. */
+  read(): Promise<Hole>
 }
 
 /** Where the dashboard stands. */

@@ -50,5 +50,5 @@ function cellOf(column: Column | undefined, cell: Hole, index: number): Html {
 }
 
 /** Pairs of a word and what there is to say of it. */
-export const facts = (pairs: readonly (readonly [string, Hole])[]): Html =>
+export const facts = (pairs: readonly (readonly [Hole, Hole])[]): Html =>
   html`<dl class="facts">${pairs.map(([term, value]) => html`<div><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>`

@@ -1,5 +1,5 @@
 import { pino } from 'pino'
-import { createSystemClock } from '../../../src/core/clock.ts'
+import { type Clock, createSystemClock } from '../../../src/core/clock.ts'
 import { newId } from '../../../src/core/ids.ts'
 import { createAuditLog } from '../../../src/platform/access/audit-log.ts'
 import { createAuthenticator } from '../../../src/platform/access/authenticator.ts'
@@ -12,6 +12,7 @@ import { createRedisBackend } from '../../../src/platform/queues/backends/redis.
 import type { Ledger, NewJob } from '../../../src/platform/queues/ledger.ts'
 import { createLedger } from '../../../src/platform/queues/ledger-postgres.ts'
 import { createDashboard, type DashboardOptions } from '../../../src/runtime/dashboard/dashboard.ts'
+import type { DashboardPage } from '../../../src/runtime/dashboard/page.ts'
 import { createOverload } from '../../../src/runtime/web/overload.ts'
 import { createServer, defaultLimits } from '../../../src/runtime/web/server.ts'
 
@@ -64,6 +65,8 @@ export interface HarnessOptions extends Partial<DashboardOptions> {
   databaseUrl: string
   engine: { kind: 'redis'; url: string; prefix?: string } | { kind: 'postgres' }
   port?: number
+  /** Further pages, on the dashboard's own connections. */
+  pagesOf?(parts: { postgres: Postgres; clock: Clock; audit: AuditLog }): DashboardPage[]
   /** Default: one of each role. */
   apiKeys?: string[]
 }
@@ -120,6 +123,7 @@ export async function startDashboard(options: HarnessOptions): Promise<Dashboard
       jobNames: ['mail', 'report'],
       queues: ['default', 'heavy'],
       ...options,
+      pages: options.pagesOf?.({ postgres, clock, audit }) ?? [],
     }),
   )
   const url = (await server.listen({ host: '127.0.0.1', port: options.port ?? 0 })).replace(/\/$/, '')

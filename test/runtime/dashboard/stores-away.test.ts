@@ -1,9 +1,27 @@
 import { describe, expect, it } from 'vitest'
+import type { Clock } from '../../../src/core/clock.ts'
+import { createPushes } from '../../../src/domain/push/delivery-log.ts'
+import { createPushInspection } from '../../../src/domain/push/inspection.ts'
+import type { AuditLog } from '../../../src/platform/access.ts'
 import { migrate } from '../../../src/platform/postgres/migrate.ts'
+import type { Postgres } from '../../../src/platform/postgres/postgres.ts'
+import type { DashboardPage } from '../../../src/runtime/dashboard/page.ts'
+import { createDevicesPage } from '../../../src/runtime/dashboard/pages/devices.ts'
+import { createPushPage } from '../../../src/runtime/dashboard/pages/push.ts'
+import { createPushesPage } from '../../../src/runtime/dashboard/pages/pushes.ts'
 import { testDatabase } from '../../support/databases.ts'
 import { eventually } from '../../support/processes.ts'
 import { startPostgres, startRedis } from '../../support/servers.ts'
 import { environmentKeys, startDashboard } from './dashboard-harness.ts'
+
+function pushPages(postgres: Postgres, clock: Clock, audit: AuditLog): DashboardPage[] {
+  const inspection = createPushInspection(postgres)
+  return [
+    createPushesPage({ clock, inspection }),
+    createPushPage({ inspection, pushes: createPushes(postgres), audit }),
+    createDevicesPage({ inspection, flood: { intervalMs: 60_000, burst: 3 } }),
+  ]
+}
 
 describe('the dashboard', () => {
   it('says that the queue engine is away, shows the rest, and recovers by itself', async () => {
@@ -53,6 +71,7 @@ describe('the dashboard', () => {
     const dashboard = await startDashboard({
       databaseUrl: server.url,
       engine: { kind: 'redis', url: redis.url },
+      pagesOf: ({ postgres, clock, audit }) => pushPages(postgres, clock, audit),
     })
     try {
       const browser = await dashboard.logIn(environmentKeys.operator)
@@ -65,7 +84,9 @@ describe('the dashboard', () => {
       })
       expect(page).not.toContain('class="tile-figure"')
       expect(page).toContain('answered in')
-      for (const path of ['/jobs', '/failed', '/audit', '/keys', `/jobs/${id}`]) {
+      expect(page).toMatch(/Pushes<\/a><\/dt><dd>.*could not be read \(<code>DATABASE_/s)
+      const areas = ['/pushes', `/pushes/${id}`, '/devices', '/devices/phone']
+      for (const path of ['/jobs', '/failed', '/audit', '/keys', `/jobs/${id}`, ...areas]) {
         const answer = await browser.get(`/dashboard${path}`)
         expect(answer.status).toBe(503)
         expect(await answer.text()).toMatch(/DATABASE_(UNAVAILABLE|OVERLOADED)/)

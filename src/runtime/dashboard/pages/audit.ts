@@ -3,7 +3,7 @@ import type { AuditLog, AuditRecord } from '../../../platform/access.ts'
 import { instant } from '../figures.ts'
 import { fieldOf, queryOf } from '../form.ts'
 import { type Html, html } from '../html.ts'
-import { jobLink, link } from '../links.ts'
+import { jobLink, link, migrationLink, pushLink } from '../links.ts'
 import { type DashboardPage, home } from '../page.ts'
 import { table } from '../table.ts'
 
@@ -52,8 +52,17 @@ const auditTable = (entries: AuditRecord[], now: number): Html =>
     empty: 'Nobody has done anything yet.',
   })
 
-const subjectOf = ({ action, subject }: AuditRecord): Html =>
-  action.startsWith('job.') && isId(subject) ? jobLink(subject) : html`<span class="id">${subject}</span>`
+function subjectOf({ action, subject }: AuditRecord): Html {
+  const linkTo = Object.entries(links).find(([kind]) => action.startsWith(kind))?.[1]
+  return linkTo && isId(subject) ? linkTo(subject) : html`<span class="id">${subject}</span>`
+}
+
+/** By what an action begins with. */
+const links: Record<string, (id: string) => Html> = {
+  'job.': jobLink,
+  'push.': pushLink,
+  'migration.': migrationLink,
+}
 
 const maxDetail = 80
 

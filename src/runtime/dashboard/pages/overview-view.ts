@@ -6,6 +6,7 @@ import { duration, figure, instant, lowerBound, size } from '../figures.ts'
 import { type Hole, type Html, html } from '../html.ts'
 import { link } from '../links.ts'
 import type { Reading } from '../reading.ts'
+import { whenRead } from '../reading-view.ts'
 import { stateMark } from '../states.ts'
 import { facts, table } from '../table.ts'
 import type { Overview } from './overview.ts'
@@ -17,6 +18,7 @@ export function renderOverview(overview: Overview, now: number): Html {
   <h2 id="jobs-now">Jobs</h2>
   ${whenRead(summary, now, renderSummary)}
 </section>
+${linesOf(overview)}
 <div data-live="queues">${whenRead(queues, now, (value) => renderQueues(value, overview.entries))}</div>
 <section aria-labelledby="engine" data-live="engine">
   <h2 id="engine">Stores</h2>
@@ -26,11 +28,20 @@ export function renderOverview(overview: Overview, now: number): Html {
 <div data-live="schedules">${whenRead(schedules, now, (value) => renderSchedules(value, now))}</div>`
 }
 
-/** Figures with the time at which they were read; or words, so that nobody takes silence for nothing to do. */
-function whenRead<T>(reading: Reading<T>, now: number, render: (value: T) => Hole): Hole {
-  if (reading.ok) return render(reading.value)
-  return html`<p class="notice notice-bad" role="alert">Not known: this could not be read
-    (<code>${reading.code}</code>, tried ${instant(reading.readAt, now)}). It is tried again by itself.</p>`
+/** One line of each area that stands on pages of its own. */
+function linesOf({ lines }: Overview): Hole {
+  if (lines.length === 0) return ''
+  return html`<section aria-labelledby="areas" data-live="areas">
+  <h2 id="areas">Areas</h2>
+  ${facts(
+    lines.map(({ label, href, reading }) => [
+      html`<a href="${href}">${label}</a>`,
+      reading.ok
+        ? reading.value
+        : html`${stateMark('unknown')} could not be read (<code>${reading.code}</code>)`,
+    ]),
+  )}
+</section>`
 }
 
 /** Counting stops here; see the ledger's summary. */

@@ -11,7 +11,8 @@ import {
   readSchedules,
   type ScheduleView,
 } from '../../../platform/queues/queue-figures.ts'
-import { type DashboardPage, home } from '../page.ts'
+import type { Hole } from '../html.ts'
+import { type DashboardPage, home, type OverviewLine } from '../page.ts'
 import { type Reading, read, shared } from '../reading.ts'
 import { renderOverview } from './overview-view.ts'
 
@@ -21,6 +22,8 @@ export interface OverviewOptions {
   ledger: Pick<Ledger, 'summary'>
   backend: Pick<QueueBackend, 'engine' | 'ping' | 'counts'>
   queues: readonly string[]
+  /** Of the other pages. */
+  lines?: readonly OverviewLine[]
 }
 
 /** Everything on the overview, each part read by itself: one store that is away hides nothing of the others. */
@@ -32,6 +35,7 @@ export interface Overview {
   nodes: Reading<ListedNode[]>
   schedules: Reading<ScheduleView[]>
   reconciliation: Reading<Reconciliation>
+  lines: { label: string; href: string; reading: Reading<Hole> }[]
   engine: { kind: 'redis' | 'postgres'; reach: Reading<{ ms: number }> }
 }
 
@@ -61,13 +65,14 @@ export function createOverviewPage(options: OverviewOptions): DashboardPage {
 
 async function readOverview(options: OverviewOptions): Promise<Overview> {
   const { clock, postgres, ledger, backend } = options
-  const [summary, queues, nodes, schedules, reconciliation, reach, entries] = await Promise.all([
+  const [summary, queues, nodes, schedules, reconciliation, reach, lines, entries] = await Promise.all([
     read(clock, () => ledger.summary()),
     read(clock, () => readQueueFigures(postgres, options.queues)),
     read(clock, () => listNodes(postgres)),
     read(clock, () => readSchedules(postgres, maxSchedules)),
     read(clock, () => readReconciliation(postgres)),
     read(clock, () => timed(clock, () => backend.ping(pingMs))),
+    readLines(options),
     Promise.all(
       options.queues.map(async (queue) => [queue, await read(clock, () => backend.counts(queue))] as const),
     ),
@@ -78,10 +83,20 @@ async function readOverview(options: OverviewOptions): Promise<Overview> {
     nodes,
     schedules,
     reconciliation,
+    lines,
     entries: new Map(entries),
     engine: { kind: backend.engine, reach },
   }
 }
+
+const readLines = ({ clock, lines = [] }: OverviewOptions): Promise<Overview['lines']> =>
+  Promise.all(
+    lines.map(async ({ label, href, read: readLine }) => ({
+      label,
+      href,
+      reading: await read(clock, readLine),
+    })),
+  )
 
 async function timed(clock: Clock, work: () => Promise<void>): Promise<{ ms: number }> {
   const startedAt = clock.monotonicMs()
