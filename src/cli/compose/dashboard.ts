@@ -1,14 +1,18 @@
 import { randomBytes } from 'node:crypto'
 import { createPushes } from '../../domain/push/delivery-log.ts'
 import { createPushInspection } from '../../domain/push/inspection.ts'
+import { createStateAdministration } from '../../domain/state/administration.ts'
 import type { AuditLog, Authenticator, KeyStore } from '../../platform/access.ts'
+import type { Postgres } from '../../platform/postgres/postgres.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
 import { createDashboard } from '../../runtime/dashboard/dashboard.ts'
 import type { DashboardPage } from '../../runtime/dashboard/page.ts'
 import { createDevicesPage } from '../../runtime/dashboard/pages/devices.ts'
 import { createPushPage } from '../../runtime/dashboard/pages/push.ts'
 import { createPushesPage } from '../../runtime/dashboard/pages/pushes.ts'
+import { createStatesPage } from '../../runtime/dashboard/pages/states.ts'
 import type { Ground } from '../compose.ts'
+import { connectState, type EnqueueMigration } from './state.ts'
 
 export interface DashboardParts {
   registry: Registry
@@ -17,6 +21,7 @@ export interface DashboardParts {
   audit: AuditLog
   /** How many listens this process holds. */
   listens(): number
+  enqueueMigration: EnqueueMigration
 }
 
 /** `/dashboard`, for the web tier's server. */
@@ -34,7 +39,7 @@ export function createDashboardPlugin(
     environmentKeys: config.apiKeys.length > 0,
     jobNames: parts.registry.jobs.map((job) => job.name),
     queues: parts.registry.queues,
-    pages: pushPages(ground, parts),
+    pages: [...pushPages(ground, parts), statesPage(ground, parts)],
   })
 }
 
@@ -46,4 +51,12 @@ function pushPages({ postgres, clock, config }: Ground, { audit, listens }: Dash
     createPushPage({ inspection, pushes: createPushes(postgres), audit }),
     createDevicesPage({ inspection, flood }),
   ]
+}
+
+/** On the web tier's connections, whose waits are short: what it looks at and asks for are rows. */
+function statesPage(ground: Ground, { audit, enqueueMigration }: DashboardParts): DashboardPage {
+  const { postgres: database, clock, log } = ground
+  const connect = (url: string): Postgres => connectState(url, log)
+  const states = createStateAdministration({ database, clock, log, connect })
+  return createStatesPage({ states, enqueue: (id) => enqueueMigration(id, 1), audit })
 }

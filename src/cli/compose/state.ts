@@ -71,7 +71,7 @@ export async function withStates<T>(
 }
 
 /** The routes of states and migrations. The store is Baton's own, on the web tier's pool. */
-export function createStateWeb(ground: Ground, { acceptance, registry, audit }: StateWebParts) {
+export function createStateWeb(ground: Ground, { enqueue, audit }: StateWebParts) {
   const { postgres, clock, log, releasers } = ground
   const { states, close } = createAdministration({ databaseUrl: postgres.url, clock, log })
   releasers.add('states', close)
@@ -80,14 +80,6 @@ export function createStateWeb(ground: Ground, { acceptance, registry, audit }: 
     clock,
     onStorm: (storm) => log.error({ ...storm }, 'a storm: the gate of the store of states is closed'),
   })
-  const enqueue = async (migration: string, workers: number): Promise<void> => {
-    const job = registry.get('state-migration')
-    const numbers = Array.from({ length: workers }, (_each, index) => index + 1)
-    // A key for each worker: asking again adds those that are not at work any more.
-    await acceptance.accept(
-      numbers.map((number) => ({ job, payload: { migration }, dedupeKey: `${migration} ${number}` })),
-    )
-  }
   return createStateRoutes({
     store: createPostgresStore({ database: postgres, place: 'postgres:' }),
     gate: createStateGate(postgres),
@@ -99,7 +91,20 @@ export function createStateWeb(ground: Ground, { acceptance, registry, audit }: 
 }
 
 export interface StateWebParts {
-  acceptance: Pick<Acceptance, 'accept'>
-  registry: Registry
+  enqueue: EnqueueMigration
   audit: AuditLog
 }
+
+/** Has workers work on a migration: as many as said, or none when enough are. */
+export type EnqueueMigration = (migration: string, workers: number) => Promise<void>
+
+export const createEnqueueMigration =
+  (acceptance: Pick<Acceptance, 'accept'>, registry: Registry): EnqueueMigration =>
+  async (migration, workers) => {
+    const job = registry.get('state-migration')
+    const numbers = Array.from({ length: workers }, (_each, index) => index + 1)
+    // A key for each worker: asking again adds those that are not at work any more.
+    await acceptance.accept(
+      numbers.map((number) => ({ job, payload: { migration }, dedupeKey: `${migration} ${number}` })),
+    )
+  }

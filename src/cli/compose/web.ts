@@ -18,7 +18,7 @@ import { createDashboardPlugin } from './dashboard.ts'
 import { assertDatabaseReady, type Database, openDatabase, waitForPostgres } from './database.ts'
 import { createPushWeb } from './push.ts'
 import { createSiteBodies } from './site-bodies.ts'
-import { createStateWeb } from './state.ts'
+import { createEnqueueMigration, createStateWeb } from './state.ts'
 
 export interface ComposedWeb {
   /** Listens, and stands in `nodes`. */
@@ -77,12 +77,14 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
   const authenticator = createAuthenticator({ keys, clock, environmentKeys: config.apiKeys })
   const audit = createAuditLog({ postgres })
   const push = createPushWeb(ground, authenticator, maxListens)
+  const enqueueMigration = createEnqueueMigration(acceptance, registry)
   const dashboard = createDashboardPlugin(ground, {
     registry,
     authenticator,
     keys,
     audit,
     listens: push.listens,
+    enqueueMigration,
   })
   let stopping = false
   const web = await createWeb({
@@ -96,7 +98,7 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     registry,
     acceptance,
     bodies,
-    plugins: [push.plugin, createStateWeb(ground, { acceptance, registry, audit }), dashboard],
+    plugins: [push.plugin, createStateWeb(ground, { enqueue: enqueueMigration, audit }), dashboard],
     limits: { connections: maxListens + 5_000 },
   })
   // What was committed is handed to the queue before the connections close; the reconciler would need a second.

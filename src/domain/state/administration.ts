@@ -7,18 +7,19 @@ import { type EngineOptions, runMigration } from './migration/engine.ts'
 import {
   defaultOptions,
   gateOf,
+  isOver,
   type Migration,
   type MigrationOptions,
   type Phase,
   type Wanted,
 } from './migration/migration.ts'
-import { createMigrations, type Migrations } from './migration/migrations.ts'
+import { allowedPhases, createMigrations, type Migrations } from './migration/migrations.ts'
 import { createFigures, type Figures } from './migration/rows/figures.ts'
 import { type Verification, verifyStores } from './migration/verify.ts'
 import { type MigrationView, readRate, toView } from './migration/view.ts'
 import { canonicalUrl, maskUrl, type OpenStoreOptions, openStore } from './open-store.ts'
 import { type ScanReport, scanStore } from './scan.ts'
-import type { MovableStore } from './store.ts'
+import { type MovableStore, openVersion } from './store.ts'
 
 /** Everything that an operator can do with migrations, for the command line, HTTP and jobs alike. */
 export interface StateAdministration {
@@ -30,6 +31,10 @@ export interface StateAdministration {
   /** @param lines how many lines of the quarantine to bring */
   view(id: string, lines?: number): Promise<MigrationView>
   request(id: string, action: Action): Promise<MigrationView>
+  /** Devices that could not be moved, with the reason of the last try. */
+  failed(id: string, limit: number): Promise<{ device: string; error: string }[]>
+  /** Of Baton's own store. */
+  gate(): Promise<GateView>
   /** Reads both sides of a migration and compares every state. */
   verify(id: string, watch?: VerifyWatch): Promise<Verification>
   /** Takes what a rehearsal moved out of the target again and forgets the migration. @returns devices removed */
@@ -40,6 +45,19 @@ export interface StateAdministration {
 }
 
 export type Action = 'pause' | 'resume' | 'cut-over' | 'roll-back' | 'cancel' | 'finish'
+
+/** The gate before Baton's own store of states. */
+export interface GateView {
+  open: boolean
+  /** `storm`, or absent: states are being moved. */
+  reason?: string
+  /** The migration whose mark closed it last. */
+  owner?: string
+  /** Of a hundred parts of the devices, how many are let in although it is closed. */
+  admittedParts: number
+  /** ISO 8601. */
+  changedAt: string
+}
 
 export interface StartOptions extends Partial<MigrationOptions> {
   dryRun?: boolean
@@ -92,9 +110,42 @@ export function createStateAdministration(options: AdministrationOptions): State
       await act(migrations, id, action)
       return view(id)
     },
+    failed: (id, limit) => figures.failed(id, limit),
+    gate: () => readGate(database),
     verify: (id, watch) => verify({ open, migrations, figures }, id, watch ?? {}),
     reset: (id, onProgress) => reset({ open, migrations, figures }, id, onProgress ?? (() => undefined)),
     work: (id, work) => runMigration(id, { ...work, migrations, openStore: open, clock, log }),
+  }
+}
+
+/** What `request` would not refuse, and what makes sense now. */
+export function offeredActions({ phase, paused, wanted, stormGuard }: MigrationView): Action[] {
+  if (isOver(phase) && phase !== 'done') return []
+  const wishes = (['cut-over', 'roll-back', 'finish', 'cancel'] as const).filter(
+    (action) => action !== wanted && allowedPhases[action].includes(phase),
+  )
+  const isStopped = phase === 'watching' && stormGuard.storm && stormGuard.admittedParts === undefined
+  const canPause: Action[] = phase === 'done' || paused ? [] : ['pause']
+  const canResume: Action[] = paused || isStopped ? ['resume'] : []
+  return [...canResume, ...wishes, ...canPause]
+}
+
+async function readGate(database: Postgres): Promise<GateView> {
+  const { rows } = await database.query<{
+    version: string
+    reason: string | null
+    owner: string | null
+    admitted: number
+    changed_at: Date
+  }>('SELECT version, reason, owner, admitted, changed_at FROM state_gate')
+  const [row] = rows
+  if (!row) throw new Error('the row of the gate is gone')
+  return {
+    open: row.version === openVersion,
+    ...(row.reason === null ? {} : { reason: row.reason }),
+    ...(row.owner === null ? {} : { owner: row.owner }),
+    admittedParts: row.admitted,
+    changedAt: row.changed_at.toISOString(),
   }
 }
 

@@ -21,6 +21,7 @@ const texts = {
     'bad',
     'Nothing was withdrawn: it is closed everywhere, or was given to a provider already.',
   ],
+  asked: ['good', 'It is asked for. A worker that works on the migration does it; this page follows it.'],
   'unknown-device': ['bad', 'No device of that id is registered.'],
   'unknown-push': ['bad', 'That is not the id of a push.'],
 } satisfies Record<string, [tone: 'good' | 'bad', text: string]>

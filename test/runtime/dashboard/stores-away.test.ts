@@ -2,16 +2,20 @@ import { describe, expect, it } from 'vitest'
 import type { Clock } from '../../../src/core/clock.ts'
 import { createPushes } from '../../../src/domain/push/delivery-log.ts'
 import { createPushInspection } from '../../../src/domain/push/inspection.ts'
+import { createStateAdministration } from '../../../src/domain/state/administration.ts'
 import type { AuditLog } from '../../../src/platform/access.ts'
+import { createLog } from '../../../src/platform/log.ts'
 import { migrate } from '../../../src/platform/postgres/migrate.ts'
 import type { Postgres } from '../../../src/platform/postgres/postgres.ts'
 import type { DashboardPage } from '../../../src/runtime/dashboard/page.ts'
 import { createDevicesPage } from '../../../src/runtime/dashboard/pages/devices.ts'
 import { createPushPage } from '../../../src/runtime/dashboard/pages/push.ts'
 import { createPushesPage } from '../../../src/runtime/dashboard/pages/pushes.ts'
+import { createStatesPage } from '../../../src/runtime/dashboard/pages/states.ts'
 import { testDatabase } from '../../support/databases.ts'
 import { eventually } from '../../support/processes.ts'
 import { startPostgres, startRedis } from '../../support/servers.ts'
+import { connect } from '../../support/state.ts'
 import { environmentKeys, startDashboard } from './dashboard-harness.ts'
 
 function pushPages(postgres: Postgres, clock: Clock, audit: AuditLog): DashboardPage[] {
@@ -21,6 +25,12 @@ function pushPages(postgres: Postgres, clock: Clock, audit: AuditLog): Dashboard
     createPushPage({ inspection, pushes: createPushes(postgres), audit }),
     createDevicesPage({ inspection, flood: { intervalMs: 60_000, burst: 3 } }),
   ]
+}
+
+function statesPage(database: Postgres, clock: Clock, audit: AuditLog): DashboardPage {
+  const log = createLog({ level: 'silent', process: 'test' })
+  const states = createStateAdministration({ database, clock, log, connect })
+  return createStatesPage({ states, enqueue: async () => undefined, audit })
 }
 
 describe('the dashboard', () => {
@@ -71,7 +81,10 @@ describe('the dashboard', () => {
     const dashboard = await startDashboard({
       databaseUrl: server.url,
       engine: { kind: 'redis', url: redis.url },
-      pagesOf: ({ postgres, clock, audit }) => pushPages(postgres, clock, audit),
+      pagesOf: ({ postgres, clock, audit }) => [
+        ...pushPages(postgres, clock, audit),
+        statesPage(postgres, clock, audit),
+      ],
     })
     try {
       const browser = await dashboard.logIn(environmentKeys.operator)
@@ -85,7 +98,8 @@ describe('the dashboard', () => {
       expect(page).not.toContain('class="tile-figure"')
       expect(page).toContain('answered in')
       expect(page).toMatch(/Pushes<\/a><\/dt><dd>.*could not be read \(<code>DATABASE_/s)
-      const areas = ['/pushes', `/pushes/${id}`, '/devices', '/devices/phone']
+      expect(page).toMatch(/Device state<\/a><\/dt><dd>.*could not be read \(<code>DATABASE_/s)
+      const areas = ['/pushes', `/pushes/${id}`, '/devices', '/devices/phone', '/states', `/states/${id}`]
       for (const path of ['/jobs', '/failed', '/audit', '/keys', `/jobs/${id}`, ...areas]) {
         const answer = await browser.get(`/dashboard${path}`)
         expect(answer.status).toBe(503)

@@ -79,7 +79,8 @@ export interface Change {
   nextRound?: boolean
 }
 
-const allowed: Record<Wanted, Phase[]> = {
+/** In which phases what may be asked for. */
+export const allowedPhases: Record<Wanted, Phase[]> = {
   'cut-over': ['copying', 'ready'],
   'roll-back': ['watching', 'done'],
   cancel: ['copying', 'ready'],
@@ -163,11 +164,11 @@ async function request(
     `UPDATE state_migrations SET wanted = $2, paused = false, error = NULL, note = NULL, finished_at = NULL,
             updated_at = now()
       WHERE id = $1 AND phase = ANY($3)`,
-    [id, wanted, allowed[wanted]],
+    [id, wanted, allowedPhases[wanted]],
   )
   const migration = await get(id)
   if (rowCount === 0) {
-    const phases = allowed[wanted].join(' or ')
+    const phases = allowedPhases[wanted].join(' or ')
     throw MIGRATION_PHASE_WRONG({ id, phase: migration.phase, action: wanted, wanted: phases })
   }
   return migration
