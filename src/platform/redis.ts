@@ -9,6 +9,8 @@ export type RedisRole =
   | 'producer'
   /** Waits and retries for ever: BullMQ's workers and subscribers sit through an outage. */
   | 'consumer'
+  /** The same for a connection that waits for an entry, in commands of up to 5 s. */
+  | 'blocking'
 
 export interface RedisAddress {
   kind: 'single' | 'sentinel' | 'cluster'
@@ -49,22 +51,45 @@ function parseHost(text: string, defaultPort: number): { host: string; port: num
   return { host: (match[1] ?? '').replace(/^\[|\]$/g, ''), port: match[2] ? Number(match[2]) : defaultPort }
 }
 
+/**
+ * How long a connection may owe an answer before it is given up, ms: one whose other side vanished without a word
+ * looks open for a quarter of an hour.
+ */
+const silenceMs: Record<RedisRole, number> = { producer: 5_000, consumer: 5_000, blocking: 8_000 }
+
 /** Makes a client that reconnects by itself, also after a fail-over. Attach an `error` listener to it. */
 export function createRedis(url: string, role: RedisRole): RedisClient {
   const address = parseRedisUrl(url)
   const common = commonOptions(address, role)
   const [first] = address.hosts
   if (address.kind === 'cluster') {
-    return new Cluster(address.hosts, {
+    const cluster = new Cluster(address.hosts, {
       redisOptions: common,
-      enableOfflineQueue: role === 'consumer',
+      enableOfflineQueue: role !== 'producer',
       clusterRetryStrategy: (times) => Math.min(50 * times, 1_000),
     })
+    cluster.on('+node', forgetOldSilence)
+    return cluster
   }
   if (address.kind === 'sentinel') {
-    return new Redis({ ...common, sentinels: address.hosts, name: address.name ?? 'mymaster' })
+    const sentinels = { sentinels: address.hosts, name: address.name ?? 'mymaster' }
+    return forgetOldSilence(new Redis({ ...common, ...sentinels }))
   }
-  return new Redis({ ...common, host: first?.host ?? '127.0.0.1', port: first?.port ?? 6_379 })
+  const client = new Redis({ ...common, host: first?.host ?? '127.0.0.1', port: first?.port ?? 6_379 })
+  return forgetOldSilence(client)
+}
+
+/**
+ * ioredis goes on measuring the silence of a connection that was closed, and then ends the one that came after it,
+ * with all that is under way there.
+ */
+function forgetOldSilence(client: Redis): Redis {
+  const measuring = client as unknown as { socketTimeoutTimer?: NodeJS.Timeout | undefined }
+  client.on('close', () => {
+    clearTimeout(measuring.socketTimeoutTimer)
+    measuring.socketTimeoutTimer = undefined
+  })
+  return client
 }
 
 function commonOptions(address: RedisAddress, role: RedisRole): RedisOptions {
@@ -75,9 +100,10 @@ function commonOptions(address: RedisAddress, role: RedisRole): RedisOptions {
     ...(address.tls ? { tls: {} } : {}),
     connectTimeout: 5_000,
     keepAlive: 10_000,
+    socketTimeout: silenceMs[role],
     // A producer must hear at once that Redis is away; a consumer waits until it is back.
-    enableOfflineQueue: role === 'consumer',
-    maxRetriesPerRequest: role === 'consumer' ? null : 1,
+    enableOfflineQueue: role !== 'producer',
+    maxRetriesPerRequest: role === 'producer' ? 1 : null,
     ...(role === 'producer' ? { commandTimeout: 5_000 } : {}),
     retryStrategy: (times) => Math.min(50 * times, 1_000),
     // After a fail-over the old master answers READONLY: reconnect and send the command again.

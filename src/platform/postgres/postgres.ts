@@ -1,6 +1,7 @@
 import pg from 'pg'
 import { type BatonError, codeOf, messageOf } from '../../core/errors.ts'
 import { createConnectionBreaker } from './connection-breaker.ts'
+import { dropIdle, isUnanswered } from './dead-connections.ts'
 import { DATABASE_OVERLOADED, DATABASE_UNAVAILABLE } from './errors.ts'
 
 /** One statement's connection inside a transaction. */
@@ -17,9 +18,11 @@ export interface Queryable {
 
 /** A statement with a name is prepared once a connection: parse and plan are paid for once. */
 export interface Statement {
-  name: string
+  name?: string
   text: string
   values?: unknown[]
+  /** Longest wait for the answer, ms, instead of that of the pool. By the name that the driver reads. */
+  query_timeout?: number
 }
 
 export interface Postgres extends Queryable {
@@ -51,6 +54,14 @@ export interface PostgresOptions {
   searchPath?: string
 }
 
+/** The same for statements that take no time: whoever asks hears within `ms` that there is no answer. */
+export const withAnswerIn = (database: Queryable, ms: number): Queryable => ({
+  query: (sql, values) => {
+    const statement = typeof sql === 'string' ? { text: sql, ...(values ? { values } : {}) } : sql
+    return database.query({ ...statement, query_timeout: ms })
+  },
+})
+
 const tooManyConnections = '53300'
 
 /** SQLSTATE classes and Node codes that say "not now" rather than "not so". */
@@ -79,15 +90,19 @@ export function createPostgres(options: PostgresOptions): Postgres {
     idleTimeoutMillis: 30_000,
     keepAlive: true,
     statement_timeout: options.statementTimeoutMs ?? 60_000,
+    // A transaction whose client has vanished would keep its locks, and those of its job, for hours.
+    idle_in_transaction_session_timeout: 60_000,
     ...(options.queryTimeoutMs ? { query_timeout: options.queryTimeoutMs } : {}),
     ...(options.searchPath ? { options: `-c search_path=${options.searchPath}` } : {}),
   })
   // An idle connection that Postgres ends would otherwise end this process.
   pool.on('error', options.onError)
 
+  const commitMs = Math.min(options.queryTimeoutMs ?? longestCommitMs, longestCommitMs)
   const breaker = createConnectionBreaker(pool, options.max)
   const failed = (error: unknown): unknown => {
     if (codeOf(error) === tooManyConnections) breaker.trip()
+    if (isUnanswered(error)) dropIdle(pool)
     return databaseError(error)
   }
   const admit = (): void => {
@@ -115,7 +130,10 @@ export function createPostgres(options: PostgresOptions): Postgres {
       const client = await pool.connect().catch((error: unknown) => {
         throw failed(error)
       })
-      return runTransaction(client, work)
+      return runTransaction(client, commitMs, work).catch((error: unknown) => {
+        if (isUnanswered(error)) dropIdle(pool)
+        throw databaseError(error)
+      })
     },
     load: () => ({ waiting: pool.waitingCount, total: pool.totalCount, idle: pool.idleCount }),
     close: () => {
@@ -125,22 +143,36 @@ export function createPostgres(options: PostgresOptions): Postgres {
   }
 }
 
-async function runTransaction<T>(client: Client, work: (client: Client) => Promise<T>): Promise<T> {
+/** Takes no time, so it soon tells of a connection that is dead. */
+const begin: Statement = { text: 'BEGIN', query_timeout: 5_000 }
+
+const longestCommitMs = 10_000
+
+async function runTransaction<T>(
+  client: Client,
+  commitMs: number,
+  work: (client: Client) => Promise<T>,
+): Promise<T> {
   // A checked-out client has no listener of the pool's: without one, losing it would end this process.
   const onError = (): void => undefined
+  const commit: Statement = { text: 'COMMIT', query_timeout: commitMs }
   client.on('error', onError)
   let broken = false
   try {
-    await client.query('BEGIN')
+    await client.query(begin)
     const result = await work(client)
-    await client.query('COMMIT')
+    await client.query(commit)
     return result
   } catch (error) {
-    // After a failed roll-back nobody knows what the connection holds, so nobody may have it again.
-    await client.query('ROLLBACK').catch(() => {
-      broken = true
-    })
-    throw databaseError(error)
+    // After a failed roll-back nobody knows what the connection holds, so nobody may have it again. One that does not
+    // answer is not asked again: that would take as long once more.
+    broken = isUnanswered(error)
+    if (!broken) {
+      await client.query('ROLLBACK').catch(() => {
+        broken = true
+      })
+    }
+    throw error
   } finally {
     client.off('error', onError)
     client.release(broken)
@@ -150,7 +182,8 @@ async function runTransaction<T>(client: Client, work: (client: Client) => Promi
 /** Whether a failure says that Postgres cannot be reached, rather than that the statement was wrong. */
 export function isAway(error: unknown): boolean {
   const code = codeOf(error)
-  return (code !== undefined && away.has(code)) || messageOf(error).includes('Connection terminated')
+  const isLost = messageOf(error).includes('Connection terminated') || isUnanswered(error)
+  return (code !== undefined && away.has(code)) || isLost
 }
 
 /** Names what a failure means to the caller: away, overloaded, or (unchanged) a fault of the statement. */
@@ -163,7 +196,7 @@ export function databaseError(error: unknown): unknown {
       { cause: error, retryAfterMs: 1_000 },
     ) satisfies BatonError
   }
-  if ((code !== undefined && away.has(code)) || /Connection terminated|Query read timeout/.test(message)) {
+  if (isAway(error)) {
     return DATABASE_UNAVAILABLE({ reason: message }, { cause: error })
   }
   return error

@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { codeOf, messageOf } from '../../core/errors.ts'
+import { dropIdle, isUnanswered, watchListener } from './dead-connections.ts'
 import type { Row } from './postgres.ts'
 import { isAway } from './postgres.ts'
 
@@ -18,6 +19,9 @@ export interface QueuePoolOptions {
   onError(error: Error): void
 }
 
+/** Longest run of a statement, and longest wait for its answer, ms: nothing that is asked here takes a second. */
+const statementMs = 5_000
+const answerMs = 6_000
 /** How often a statement that lost a deadlock is sent again; it left nothing behind. */
 const maxAttempts = 5
 
@@ -28,7 +32,8 @@ export function createQueuePool(options: QueuePoolOptions): QueuePool {
     application_name: 'baton queues',
     connectionTimeoutMillis: 5_000,
     idleTimeoutMillis: 30_000,
-    statement_timeout: 30_000,
+    statement_timeout: statementMs,
+    query_timeout: answerMs,
     // Without it a connection that died silently would be listened on for an hour.
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
@@ -36,25 +41,26 @@ export function createQueuePool(options: QueuePoolOptions): QueuePool {
   })
   pool.on('error', options.onError)
 
+  const connect = pool.connect.bind(pool) as (callback?: unknown) => Promise<pg.PoolClient>
   const send = pool.query.bind(pool) as (sql: unknown, values: unknown) => Promise<pg.QueryResult>
   const query = async (sql: unknown, values: unknown): Promise<pg.QueryResult> => {
     for (let attempt = 1; ; attempt++) {
       try {
         return await send(sql, values)
       } catch (error) {
+        if (isUnanswered(error)) dropIdle({ idleCount: pool.idleCount, connect })
         if (codeOf(error) !== '40P01' || attempt === maxAttempts) throw asAway(error)
       }
     }
   }
-  const connect = pool.connect.bind(pool) as (callback?: unknown) => Promise<pg.PoolClient>
   const patched = pool as unknown as Record<string, unknown>
   patched['query'] = query
   // BullMQ adds a listener with each of its connections and never takes it away; ours hears the same.
   const on = pool.on.bind(pool) as (event: string, listener: unknown) => pg.Pool
   patched['on'] = (event: string, listener: unknown) => (event === 'error' ? pool : on(event, listener))
-  // With a callback it is the pool's own `query` that asks.
+  // With a callback it is the pool's own `query` that asks, without one BullMQ, for a connection to listen on.
   patched['connect'] = (callback?: unknown) =>
-    callback === undefined ? connect().catch(rejectAsAway) : connect(callback)
+    callback === undefined ? connect().then(watched, rejectAsAway) : connect(callback)
 
   let closing: Promise<void> | undefined
   const close = async (): Promise<void> => {
@@ -75,6 +81,17 @@ export function createQueuePool(options: QueuePoolOptions): QueuePool {
 /** Also those that are still connecting, of which the pool tells nobody. */
 const clientsOf = (pool: pg.Pool): pg.Client[] =>
   (pool as unknown as { _clients?: pg.Client[] })._clients ?? []
+
+function watched(client: pg.PoolClient): pg.PoolClient {
+  const end = watchListener(client)
+  const release = client.release.bind(client)
+  client.release = (error) => {
+    end()
+    release(error)
+  }
+  client.once('end', end)
+  return client
+}
 
 const rejectAsAway = (error: unknown): never => {
   throw asAway(error)

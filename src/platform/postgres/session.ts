@@ -13,8 +13,15 @@ export interface Session {
   destroy(): void
 }
 
-/** @throws DATABASE_UNAVAILABLE, DATABASE_OVERLOADED */
-export async function connectOnce(url: string, applicationName: string): Promise<Session> {
+/**
+ * @param queryTimeoutMs longest wait for an answer; none unless said
+ * @throws DATABASE_UNAVAILABLE, DATABASE_OVERLOADED
+ */
+export async function connectOnce(
+  url: string,
+  applicationName: string,
+  queryTimeoutMs?: number,
+): Promise<Session> {
   const client = new pg.Client({
     connectionString: url,
     application_name: applicationName,
@@ -22,6 +29,7 @@ export async function connectOnce(url: string, applicationName: string): Promise
     // A connection that only listens would not notice for hours that the other side is gone.
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
+    ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
   })
   const { promise: ended, resolve } = Promise.withResolvers<void>()
   client.on('end', () => resolve())

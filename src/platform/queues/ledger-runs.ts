@@ -1,4 +1,4 @@
-import type { Postgres, Queryable } from '../postgres/postgres.ts'
+import { type Postgres, type Queryable, withAnswerIn } from '../postgres/postgres.ts'
 import type { Ending, Ledger, ReleaseCause } from './ledger.ts'
 import { joinCalls } from './ledger-batch.ts'
 import { toJsonOrNull } from './ledger-json.ts'
@@ -45,13 +45,20 @@ interface Note extends Holding {
   checkpoint: string | null
 }
 
+/**
+ * Longest wait for an answer to these, ms; they take milliseconds and may be asked again. A handler's own statements may
+ * take a minute, but when a connection has died without a word the jobs must not wait for as long.
+ */
+const answerMs = 10_000
+
 export function createRuns(postgres: Postgres): Runs {
-  const starts = createStarts(postgres)
-  const finishes = joinCalls((rows: FinishRow[]) => writeFinishes(postgres, rows), {
+  const soon = withAnswerIn(postgres, answerMs)
+  const starts = createStarts(soon)
+  const finishes = joinCalls((rows: FinishRow[]) => writeFinishes(soon, rows), {
     maxItems: 256,
     concurrency: 2,
   })
-  const jottings = joinCalls((rows: Note[]) => writeNotes(postgres, rows, true), {
+  const jottings = joinCalls((rows: Note[]) => writeNotes(soon, rows, true), {
     maxItems: 256,
     concurrency: 1,
   })
@@ -66,7 +73,8 @@ export function createRuns(postgres: Postgres): Runs {
     },
     finishWith: async (database, id, token, ending) => {
       starts.end(token)
-      const [written] = await writeFinishes(database, [{ id, token, ...endingColumns(ending) }])
+      const soonHere = withAnswerIn(database, answerMs)
+      const [written] = await writeFinishes(soonHere, [{ id, token, ...endingColumns(ending) }])
       return written ?? false
     },
     saveProgress: async (id, token, progress) =>
@@ -74,7 +82,7 @@ export function createRuns(postgres: Postgres): Runs {
     saveCheckpoint: async (id, token, checkpoint, database) => {
       const note = { id, token, progress: null, checkpoint: toJsonOrNull(checkpoint, 'checkpoint') }
       if (!database) return jottings.add(note)
-      const [written] = await writeNotes(database, [note], false)
+      const [written] = await writeNotes(withAnswerIn(database, answerMs), [note], false)
       return written ?? false
     },
     releaseRunner: async (runner, cause = 'crash') => {

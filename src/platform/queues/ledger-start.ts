@@ -1,4 +1,4 @@
-import type { Postgres } from '../postgres/postgres.ts'
+import type { Queryable } from '../postgres/postgres.ts'
 import type { JobOrigin, Run, StartResult } from './ledger.ts'
 import { joinCalls } from './ledger-batch.ts'
 import { clearedAsCrash, isAlive } from './ledger-sql.ts'
@@ -52,7 +52,7 @@ interface LookRow {
  * The usual delivery finds its row free and takes one statement, shared with others. The rest is looked at in
  * statements of its own, so that a crash elsewhere does not slow down those who have nothing to do with it.
  */
-export function createStarts(postgres: Postgres): Starts {
+export function createStarts(postgres: Queryable): Starts {
   /** Runs that this process knows to be its own and under way. */
   const underWay = new Set<string>()
   const options = { maxItems: 256, concurrency: 2 }
@@ -71,7 +71,7 @@ export function createStarts(postgres: Postgres): Starts {
 }
 
 /** Undefined for a row that was not free. */
-async function startFree(postgres: Postgres, requests: Request[]): Promise<(StartResult | undefined)[]> {
+async function startFree(postgres: Queryable, requests: Request[]): Promise<(StartResult | undefined)[]> {
   const sorted = requests.toSorted((a, b) => (a.id < b.id ? -1 : 1))
   const { rows } = await postgres.query<StartedRow>({
     ...startRows,
@@ -106,7 +106,7 @@ interface Stale {
 }
 
 async function startHeld(
-  postgres: Postgres,
+  postgres: Queryable,
   requests: Request[],
   underWay: Set<string>,
 ): Promise<StartResult[]> {
@@ -140,7 +140,7 @@ function judge(request: Request, row: LookRow | undefined, underWay: Set<string>
 
 /** Frees what nobody runs. @returns rows that ended by it: set aside as poison, or cancelled meanwhile */
 async function release(
-  postgres: Postgres,
+  postgres: Queryable,
   requests: Request[],
   verdicts: Verdict[],
 ): Promise<Map<string, StartResult>> {

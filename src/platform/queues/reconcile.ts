@@ -26,6 +26,8 @@ export interface ReconcilerOptions {
 
 /** Any number will do, as long as every release takes the same one. */
 const lockKey = 0x6261_7272
+/** Of the session that has the lock, ms. A connection that died without a word is noticed by nothing else. */
+const answerMs = 5_000
 
 /**
  * Step 7 of docs/protocols/jobs.md. Any number of processes may run one; the one that has the advisory lock works.
@@ -81,7 +83,7 @@ export function createReconciler(options: ReconcilerOptions): Service {
 }
 
 async function listen(url: string, onNotice: () => void): Promise<Session> {
-  const session = await connectOnce(url, 'baton reconciler')
+  const session = await connectOnce(url, 'baton reconciler', answerMs)
   session.client.on('notification', onNotice)
   try {
     await session.client.query(`SELECT set_config('statement_timeout', '10s', false)`)

@@ -1,6 +1,6 @@
 import { Queue, QueueKeys, RedisConnection, RedisQueueBackend } from 'bullmq'
 import type { Clock } from '../../../core/clock.ts'
-import { createRedis, type RedisClient } from '../../redis.ts'
+import { createRedis, type RedisClient, type RedisRole } from '../../redis.ts'
 import { type BullmqBackend, createBullmqBackend } from './bullmq.ts'
 import type { Engine, OpenedBackend, WorkerBackendOptions } from './engine.ts'
 import { createRedisCommands } from './redis-commands.ts'
@@ -60,7 +60,7 @@ function createRedisEngine(options: RedisBackendOptions): Engine {
   }
 }
 
-function connect(options: RedisBackendOptions, role: 'producer' | 'consumer'): RedisClient {
+function connect(options: RedisBackendOptions, role: RedisRole): RedisClient {
   const client = createRedis(options.url, role)
   client.on('error', options.onError)
   return client
@@ -112,7 +112,7 @@ async function openConsumer(
   { prefix, worker }: { prefix: string; worker: WorkerBackendOptions },
 ): Promise<OpenedBackend> {
   const client = connect(options, 'consumer')
-  const blockingClient = connect(options, 'consumer')
+  const blockingClient = connect(options, 'blocking')
   const shared = { shared: false, skipVersionCheck: false }
   const keys = new QueueKeys(prefix)
   const opts = { connection: {}, prefix, ...worker }
