@@ -20,6 +20,7 @@ import { createStatistics } from '../../domain/push/statistics.ts'
 import type { TransportKind } from '../../domain/push/transport.ts'
 import { createWakes } from '../../domain/push/wakes.ts'
 import type { Authenticator } from '../../platform/access.ts'
+import type { Tracing } from '../../platform/tracing.ts'
 import { createPushRoutes } from '../../runtime/web/push-routes.ts'
 import type { Ground } from '../compose.ts'
 
@@ -93,8 +94,12 @@ export function createPushWeb(ground: Ground, authenticator: Authenticator, maxL
 }
 
 /** The part of pushes in a worker's child. */
-export function createPushSending(ground: Ground, runner: string, drainMs: number): PushWorker {
-  const { postgres, backend, clock, log, metrics, config } = ground
+export function createPushSending(
+  ground: Ground & { tracing: Tracing | undefined },
+  runner: string,
+  drainMs: number,
+): PushWorker {
+  const { postgres, backend, clock, log, metrics, config, tracing } = ground
   const alarms = createAlarms({ backend, clock, log })
   const dispatcher = createDispatcher({
     postgres,
@@ -105,6 +110,7 @@ export function createPushSending(ground: Ground, runner: string, drainMs: numbe
     clock,
     log,
     metrics,
+    tracing,
   })
   const { pushRetentionMs: retentionMs } = config
   return createPushWorker({ postgres, backend, dispatcher, runner, clock, log, retentionMs, drainMs })

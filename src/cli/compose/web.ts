@@ -19,6 +19,7 @@ import { assertDatabaseReady, type Database, openDatabase, waitForPostgres } fro
 import { createPushWeb } from './push.ts'
 import { createSiteBodies } from './site-bodies.ts'
 import { createEnqueueMigration, createStateWeb } from './state.ts'
+import { openTracing } from './tracing.ts'
 
 export interface ComposedWeb {
   /** Listens, and stands in `nodes`. */
@@ -98,6 +99,7 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     registry,
     acceptance,
     bodies,
+    tracing: await openTracing(ground, 'web'),
     plugins: [push.plugin, createStateWeb(ground, { enqueue: enqueueMigration, audit }), dashboard],
     limits: { connections: maxListens + 5_000 },
   })

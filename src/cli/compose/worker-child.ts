@@ -15,6 +15,7 @@ import { CONFIG_DATABASE_MISSING } from '../errors.ts'
 import { chooseQueues, loadJobs } from '../load-jobs.ts'
 import { createDeps } from './deps.ts'
 import { createPushSending } from './push.ts'
+import { openTracing } from './tracing.ts'
 
 export interface ComposedChild {
   workload: Workload
@@ -45,8 +46,10 @@ export async function composeWorkerChild(config: Config, identity: ChildIdentity
   const { watchdogMs, logLevel } = config
   startWatchdog({ watchdogMs, logLevel, identity: { slot: identity.slot, runner: identity.runner } })
   const plan = planStop(config.shutdownMs)
+  const tracing = await openTracing(ground, 'worker')
   const runner = createJobRunner({
     ...ground,
+    tracing,
     registry,
     database: ground.postgres,
     deps: createDeps(ground, registry),
@@ -56,7 +59,7 @@ export async function composeWorkerChild(config: Config, identity: ChildIdentity
     queues,
     limits: { handBackMs: divideGrace(plan.killMs - plan.interruptMs).handBackMs, startMs: patienceMs },
   })
-  const push = createPushSending(ground, identity.runner, plan.killMs)
+  const push = createPushSending({ ...ground, tracing }, identity.runner, plan.killMs)
   const { metrics, clock, log } = ground
   return { workload: asWorkload({ runner, push }, queues, ground), metrics, clock, log }
 }

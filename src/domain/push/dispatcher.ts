@@ -4,6 +4,7 @@ import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Metrics } from '../../platform/metrics.ts'
 import type { Postgres } from '../../platform/postgres/postgres.ts'
+import type { Tracing } from '../../platform/tracing.ts'
 import type { Alarms } from './alarms.ts'
 import { type Claim, type ClaimedSend, claimSends, type FloodLimit } from './claim-rows.ts'
 import { createFlights, type Flights } from './flights.ts'
@@ -32,6 +33,8 @@ export interface DispatcherOptions {
   clock: Clock
   log: Log
   metrics: Metrics
+  /** Undefined: nothing is traced. */
+  tracing?: Tracing | undefined
   /** Sends at once in this process; 256 unless said. */
   maxInFlight?: number
 }

@@ -3,6 +3,7 @@ import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Metrics } from '../../platform/metrics.ts'
+import type { Tracing } from '../../platform/tracing.ts'
 import type { ClaimedSend } from './claim-rows.ts'
 import type { Marker } from './marker.ts'
 import type { PushPayloads } from './payloads.ts'
@@ -32,6 +33,7 @@ export interface FlightsOptions {
   clock: Clock
   log: Log
   metrics: Metrics
+  tracing?: Tracing | undefined
 }
 
 interface Flight {
@@ -77,10 +79,14 @@ export function createFlights(options: FlightsOptions): Flights {
 }
 
 async function fly(send: ClaimedSend, options: FlightsOptions): Promise<void> {
-  const { providers, payloads, marker, clock, metrics } = options
+  const { providers, payloads, marker, clock, metrics, tracing } = options
   const startedAt = clock.monotonicMs()
   const { kind } = send.transport
+  const attributes = { 'baton.push.id': send.push.id, 'baton.push.send': send.sendId }
+  const span = tracing?.begin(`push ${kind}`, { kind: 'client', attributes })
   const result = await askProvider(providers.get(kind), send, payloads)
+  const reason = 'reason' in result ? result.reason : undefined
+  span?.end({ 'baton.push.result': result.kind }, reason)
   metrics.count('baton_cloud_pushes_total', { provider: kind, result: result.kind })
   metrics.observe('baton_cloud_push_seconds', { provider: kind }, (clock.monotonicMs() - startedAt) / 1_000)
   await marker.mark(send, markOf(send, result, backoffMs))

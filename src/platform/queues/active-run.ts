@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { BatonError } from '../../core/errors.ts'
+import type { Span } from '../tracing.ts'
 import type { Delivery, Disposition } from './backend.ts'
 import { JOB_CONTEXT_MISUSED, JOB_INTERRUPTED, JOB_LOST } from './errors.ts'
 import type { JobOrigin } from './ledger.ts'
@@ -53,6 +54,7 @@ export interface ActiveRun {
   /** Ends the wait for the handler. */
   end: ((settled: Settled) => void) | undefined
   progress: Progress | undefined
+  span: Span | undefined
   /** The engine has its answer; whatever comes after is nobody's. */
   settled: boolean
   settle(disposition: Disposition): void
@@ -80,6 +82,7 @@ export function createActiveRun(
     wake: undefined,
     end: undefined,
     progress: undefined,
+    span: undefined,
     settled: false,
     settle: (disposition) => {
       if (run.settled) return

@@ -70,7 +70,7 @@ export function createJobContext(options: ContextOptions): JobContext<unknown> {
     id,
     name,
     attempt: run.attempt,
-    traceparent: run.origin?.traceparent,
+    traceparent: run.span?.traceparent ?? run.origin?.traceparent,
     checkpoint: readCheckpoint(options.checkpoint).value,
     get signal() {
       return signalOf(run)

@@ -3,6 +3,7 @@ import { messageOf } from '../../core/errors.ts'
 import { withLimit } from '../../core/lifecycle.ts'
 import type { Log } from '../log.ts'
 import type { Postgres } from '../postgres/postgres.ts'
+import type { Tracing } from '../tracing.ts'
 import { createTroubleLog } from '../trouble-log.ts'
 import type { WakeBus } from '../wake-bus.ts'
 import { type ActiveRun, createActiveRun, linesOf, loseRun, stopRun } from './active-run.ts'
@@ -38,6 +39,8 @@ export interface JobRunnerOptions<Deps> {
   limits?: Partial<RunnerLimits>
   /** Where payloads lie that are too large for a row; without it such jobs wait. */
   payloads?: PayloadStore
+  /** Undefined: nothing is traced. */
+  tracing?: Tracing | undefined
 }
 
 export interface RunnerLimits {

@@ -29,7 +29,7 @@ export interface JobContext<Checkpoint = unknown> {
   readonly draining: boolean
   /** Each line bears the job's id, name, attempt, and the id of the request that brought it. */
   readonly log: Log
-  /** W3C trace context of the request that brought the job, for calls that the handler makes. */
+  /** W3C trace context, for calls that the handler makes: of this run, or of the request that brought the job. */
   readonly traceparent: string | undefined
   /** What the run before saved; undefined in the first. */
   readonly checkpoint: Checkpoint | undefined

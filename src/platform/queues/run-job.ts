@@ -3,6 +3,7 @@ import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
 import type { Postgres } from '../postgres/postgres.ts'
+import type { Tracing } from '../tracing.ts'
 import { type ActiveRun, linesOf, type Settled } from './active-run.ts'
 import type { Disposition } from './backend.ts'
 import { readCheckpoint } from './checkpoint.ts'
@@ -18,6 +19,7 @@ import type { Job } from './job.ts'
 import { createJobContext } from './job-context.ts'
 import { toError, toJobError } from './job-error.ts'
 import type { JobMetrics, RunOutcome } from './job-metrics.ts'
+import { beginSpan, endSpan } from './job-span.ts'
 import type { Ending, Ledger, StartResult } from './ledger.ts'
 import { pause } from './outage-pause.ts'
 import { isClaim, redeem } from './payload-claim.ts'
@@ -41,6 +43,7 @@ export interface Engine {
   /** Of a queue. */
   places(queue: string): Places
   payloads?: PayloadStore
+  tracing?: Tracing | undefined
   /** Aborts at drain: a run that has not begun goes back. */
   draining: AbortSignal
   /** Aborts when the time for writing is over. */
@@ -198,6 +201,7 @@ async function attempt(engine: Engine, run: ActiveRun, job: Job, given: Given): 
   run.handlerMs = engine.clock.monotonicMs()
   run.deadlineMs = run.handlerMs + job.timeoutMs
   engine.metrics.started(job.name)
+  run.span = beginSpan(engine.tracing, run)
   const settled = await handle(engine, run, job, given)
   run.phase = 'finishing'
   places.leave(engine.clock.monotonicMs() - run.handlerMs)
@@ -349,4 +353,5 @@ function count(engine: Engine, run: ActiveRun, outcome: RunOutcome): void {
   // A name that nobody defined must not become a label: whoever sends names could fill the memory with them.
   const label = engine.registry.find(name) ? name : '(unknown)'
   engine.metrics.finished(label, outcome, engine.clock.monotonicMs() - run.handlerMs)
+  endSpan(run, outcome)
 }

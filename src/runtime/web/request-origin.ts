@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http'
+import type { FastifyRequest } from 'fastify'
 import type { Clock } from '../../core/clock.ts'
 import { newId } from '../../core/ids.ts'
 import type { JobOrigin } from '../../platform/queues/ledger.ts'
@@ -21,9 +22,13 @@ export function createRequestIds(clock: Clock): (message: IncomingMessage) => st
 }
 
 /** What is carried from a request into the jobs that it asks for. */
-export function originOf(message: IncomingMessage, requestId: string): JobOrigin {
-  const traceparent = message.headers['traceparent']
-  return typeof traceparent === 'string' && trace.test(traceparent)
-    ? { requestId, traceparent }
-    : { requestId }
+export function originOf({ id: requestId, raw, span }: FastifyRequest): JobOrigin {
+  const traceparent = span?.traceparent ?? traceparentOf(raw)
+  return traceparent === undefined ? { requestId } : { requestId, traceparent }
+}
+
+/** That of the request, if it has a sound one. */
+export function traceparentOf(message: IncomingMessage): string | undefined {
+  const given = message.headers['traceparent']
+  return typeof given === 'string' && trace.test(given) ? given : undefined
 }

@@ -6,6 +6,7 @@ import { BatonError, messageOf } from '../../core/errors.ts'
 import { KEY_INVALID, KEY_MISSING } from '../../platform/access/errors.ts'
 import { type Authenticator, assertRole, type Principal, type Role } from '../../platform/access.ts'
 import type { Log } from '../../platform/log.ts'
+import type { Tracing } from '../../platform/tracing.ts'
 import {
   HEADERS_TOO_LARGE,
   METHOD_NOT_ALLOWED,
@@ -19,6 +20,7 @@ import { openApi } from './open-api.ts'
 import type { Overload } from './overload.ts'
 import { problemHeaders, problemOf, problemType, toBatonError } from './problem.ts'
 import { createRequestIds } from './request-origin.ts'
+import { addRequestTracing } from './request-tracing.ts'
 import { createRouteTable, type RouteTable } from './route-table.ts'
 
 declare module 'fastify' {
@@ -44,6 +46,8 @@ export interface ServerOptions {
   authenticator: Authenticator
   overload: Overload
   limits: ServerLimits
+  /** Undefined: nothing is traced. */
+  tracing?: Tracing | undefined
   /** Told of every answer; ms is the time from the headers of the request to the end of the answer. */
   onAnswer(answer: { method: string; route: string; status: number; ms: number }): void
   onProblem(code: string): void
@@ -99,6 +103,7 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
   server.addHook('onRoute', (route) => table.add(route.method, route.url))
   await server.register(swagger, { openapi: openApi })
   addJsonParser(server, limits)
+  addRequestTracing(server, options.tracing)
   server.addHook('onRequest', (request, reply, done) => admit(options, table, { request, reply, done }))
   server.addHook('onResponse', (request, reply, done) => {
     tell(options, request, reply)

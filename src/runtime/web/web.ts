@@ -11,6 +11,7 @@ import type { Acceptance } from '../../platform/queues/accept.ts'
 import type { QueueBackend } from '../../platform/queues/backend.ts'
 import type { Ledger } from '../../platform/queues/ledger.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
+import type { Tracing } from '../../platform/tracing.ts'
 import type { WakeBus } from '../../platform/wake-bus.ts'
 import { createEventStreams, type EventStreams } from './event-streams.ts'
 import { createFarewell } from './farewell.ts'
@@ -50,6 +51,8 @@ export interface WebOptions {
   ledger: Ledger
   backend: QueueBackend
   wakeBus: WakeBus
+  /** Undefined: nothing is traced. */
+  tracing?: Tracing | undefined
   /** Without it there are no routes for bodies. */
   bodies?: Bodies
   /** Further routes on the same server, such as the dashboard: they find its hooks, errors and roles. */
@@ -89,6 +92,7 @@ export async function createWeb(options: WebOptions): Promise<Web> {
     authenticator: options.authenticator,
     overload,
     limits: { ...defaultLimits, ...options.limits },
+    tracing: options.tracing,
     onAnswer: metrics.answered,
     onProblem: metrics.problem,
     isStopping: () => stopping.is,

@@ -114,7 +114,7 @@ function idempotentRequest(request: FastifyRequest): IdempotentRequest {
 }
 
 function inputsOf(request: FastifyRequest, jobs: ReadJob[]): NewJobInput[] {
-  const context = originOf(request.raw, request.id)
+  const context = originOf(request)
   return jobs.map((job) => ({ ...job, context }))
 }
 
