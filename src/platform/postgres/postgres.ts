@@ -82,6 +82,7 @@ const away = new Set([
 /** A pool whose waiters are bounded in number and time: an unbounded queue turns an outage into a cascade. */
 export function createPostgres(options: PostgresOptions): Postgres {
   const maxWaiting = options.maxWaiting ?? 1_000
+  const { statementTimeoutMs = 60_000 } = options
   const pool = new pg.Pool({
     connectionString: options.url,
     max: options.max,
@@ -89,9 +90,10 @@ export function createPostgres(options: PostgresOptions): Postgres {
     connectionTimeoutMillis: options.maxWaitMs ?? 10_000,
     idleTimeoutMillis: 30_000,
     keepAlive: true,
-    statement_timeout: options.statementTimeoutMs ?? 60_000,
-    // A transaction whose client has vanished would keep its locks, and those of its job, for hours.
-    idle_in_transaction_session_timeout: 60_000,
+    statement_timeout: statementTimeoutMs,
+    // A transaction whose client has vanished would keep its locks, and those of its job, for hours. A copy of states
+    // reads its source within one, so who has long statements may pause for as long.
+    idle_in_transaction_session_timeout: statementTimeoutMs,
     ...(options.queryTimeoutMs ? { query_timeout: options.queryTimeoutMs } : {}),
     ...(options.searchPath ? { options: `-c search_path=${options.searchPath}` } : {}),
   })
