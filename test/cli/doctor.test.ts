@@ -107,7 +107,7 @@ describe('doctor', () => {
 
   it('tells every fault of the environment at once', async () => {
     const { code, findings } = await doctor({ NODE_ENV: 'production', REDIS_URL: 'http://x', PORT: 'x' })
-    expect(code).toBe(1)
+    expect(code).toBe(78)
     expect(findings.map(({ found }) => found.split(' ')[0])).toEqual([
       'DATABASE_URL',
       'REDIS_URL',

@@ -95,12 +95,12 @@ test('USR1 prints what every child is doing, and nothing stops', async () => {
   const site = await openSite({ engine: 'redis' })
   const worker = await site.startWorker({ WORKER_PROCESSES: '2' })
   const id = await site.enqueue('sleep', { ms: 600_000 })
+  // At once: what the children have told by themselves until now is up to a second old.
   await site.jobIs(id, 'active')
-  await eventually(async () =>
-    expect((await site.nodes())[0]?.children.some((child) => child.active === 1)).toBe(true),
-  )
   worker.signal('SIGUSR1')
-  await worker.waitForLine(new RegExp(`sleep ${id} for \\d`))
+  await worker.waitForLine(/^ {2}child 2 /)
+  await worker.waitForLine(/^ {2}child 1 /)
+  expect(worker.lines.filter((line) => new RegExp(`^ {4}sleep ${id} for \\d`).test(line))).toHaveLength(1)
   expect(worker.lines.filter((line) => /^ {2}child \d \(pid \d+\) up/.test(line))).toHaveLength(2)
   for (const pid of await pidsOf(site)) expect(await isRunning(pid)).toBe(true)
 })

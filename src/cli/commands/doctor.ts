@@ -12,14 +12,25 @@ import { loadJobs } from '../load-jobs.ts'
 export const registerDoctor: RegisterVerb = (program, cli) => {
   program
     .command('doctor')
-    .description('Tells what is wrong with this environment, each with its remedy; exit code 1 on a fault.')
+    .description(
+      'Tells what is wrong with this environment, each with its remedy; exit code 1 on a fault, 78 when it is the configuration.',
+    )
     .option('--json', 'print JSON')
     .action(async (options: { json?: boolean }) => {
       const findings = await examine()
       if (options.json) cli.print(JSON.stringify({ findings }, null, 2))
       else show(findings, cli)
-      if (findings.some((finding) => finding.state === 'fault')) cli.exitCode = 1
+      cli.exitCode = exitCodeOf(findings)
     })
+}
+
+const configuration = 'Configuration'
+
+/** Of a configuration that no process would start with, the code that each of them ends with. */
+function exitCodeOf(findings: Finding[]): number {
+  const faults = findings.filter((finding) => finding.state === 'fault')
+  if (faults.some((finding) => finding.name === configuration)) return 78
+  return faults.length > 0 ? 1 : 0
 }
 
 async function examine(): Promise<Finding[]> {
@@ -29,11 +40,11 @@ async function examine(): Promise<Finding[]> {
   } catch (error) {
     if (!(error instanceof BatonError)) throw error
     return (error.faults ?? []).map(({ path, message }) =>
-      fault('Configuration', `${path} ${message}`, 'See docs/configuration.md.'),
+      fault(configuration, `${path} ${message}`, 'See docs/configuration.md.'),
     )
   }
   const clock = createSystemClock()
-  const findings = [ok('Configuration', `complete, ${config.nodeEnv}`), await checkJobs(config)]
+  const findings = [ok(configuration, `complete, ${config.nodeEnv}`), await checkJobs(config)]
   const database = await openDatabase(config, createLog({ level: 'silent', process: 'doctor' }))
   try {
     findings.push(...(await checkPostgres(config, database.url, clock)))

@@ -10,6 +10,8 @@ export type Command =
   | { type: 'retire' }
   /** As retire, and iterations stop at their next checkpoint. */
   | { type: 'drain' }
+  /** Send a beat now. Its answer to every other command, too. */
+  | { type: 'tell' }
   /** Abort and hand back within `graceMs`, then end. */
   | { type: 'interrupt'; cause: EndCause; reason: string; graceMs: number }
 

@@ -40,11 +40,16 @@ export interface SupervisedChild extends ChildIdentity {
   readonly saidGoodbye: boolean
   /** Since it was told to take jobs, ms; undefined when it never was. */
   upForMs(): number | undefined
-  command(command: Command): void
+  command(command: ChildCommand): void
+  /** Asks for a beat, and resolves when it has come, or after `limitMs`: a blocked event loop sends none. */
+  refresh(limitMs: number): Promise<void>
   kill(cause: EndCause): void
   /** Counts a tick without a beat. @returns how many there were in a row */
   missBeat(): number
 }
+
+/** What changes its state. */
+type ChildCommand = Exclude<Command, { type: 'tell' }>
 
 /** A child waits for a store, or has counted something. */
 export type ChildNews = Extract<Report, { type: 'waiting' | 'counts' }>
@@ -78,7 +83,7 @@ const stateAfter = {
   retire: 'retiring',
   drain: 'draining',
   interrupt: 'interrupted',
-} as const satisfies Record<Command['type'], ChildState>
+} as const satisfies Record<ChildCommand['type'], ChildState>
 
 export function createSupervisedChild(options: SupervisedChildOptions): SupervisedChild {
   const { identity, clock } = options
@@ -109,6 +114,11 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
       child.state = 'killed'
       forked.kill('SIGKILL')
     },
+    refresh: async (limitMs) => {
+      const beat = pulse.next()
+      forked.send({ type: 'tell' })
+      await Promise.race([beat, forked.exited, clock.sleep(limitMs)])
+    },
     upForMs: () => (upAt === undefined ? undefined : clock.monotonicMs() - upAt),
     missBeat: pulse.miss,
   }
@@ -124,8 +134,8 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
     if (!mayStart) settleUp(true)
   }
   forked.onReport((report) => {
-    pulse.hear(report)
     note(child, report, options.log)
+    pulse.hear(report)
     if (report.type === 'started') settleUp(true)
     if (report.type === 'waiting' || report.type === 'counts') options.onNews(report)
     if (report.type === 'ready' && child.state === 'booting') {
@@ -146,12 +156,16 @@ function createPulse(clock: Clock) {
   let missed = 0
   let heardAt = clock.monotonicMs()
   let toldMs = 0
+  const waiters: (() => void)[] = []
   return {
     hear: (report: Report): void => {
       missed = 0
       heardAt = clock.monotonicMs()
-      if (report.type === 'beat') toldMs = report.loopDelayMs
+      if (report.type !== 'beat') return
+      toldMs = report.loopDelayMs
+      for (const resolve of waiters.splice(0)) resolve()
     },
+    next: (): Promise<void> => new Promise((resolve) => waiters.push(resolve)),
     miss: (): number => ++missed,
     delayMs: (): number => {
       const silentMs = clock.monotonicMs() - heardAt

@@ -97,6 +97,8 @@ export function runWorkerChild(given: WorkerChildOptions): void {
       case 'interrupt':
         leaving.interrupt(command.reason, command.graceMs)
         break
+      case 'tell':
+        break
     }
     // The master shows what it waits for, so it should know now.
     beat()

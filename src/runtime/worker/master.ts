@@ -48,8 +48,11 @@ export interface WorkerMaster {
   fast(): void
   roll(): void
   quiet(): void
-  report(): void
+  /** Asks the children, and prints what they do; one that does not answer stands as it was last seen. */
+  report(): Promise<void>
 }
+
+const reportWithinMs = 500
 
 export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
   const { log } = options
@@ -108,7 +111,9 @@ export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
       supervisor.quiet()
       void heartbeat.record()
     },
-    report: () => {
+    report: async () => {
+      // What the last beats told is up to a second old: a job that began since would be missing.
+      await Promise.all(supervisor.children().map((child) => child.refresh(reportWithinMs)))
       for (const line of describe(state, supervisor)) options.print(line)
     },
   }
