@@ -1,4 +1,5 @@
 import { PAYLOAD_LOST } from '../../platform/queues/errors.ts'
+import type { AnswerRoom } from './answer-room.ts'
 import type { FetchedRow } from './listen-rows.ts'
 import type { PushPayloads } from './payloads.ts'
 
@@ -12,8 +13,41 @@ export interface AnswerRows {
   left: 'full' | 'unavailable' | undefined
 }
 
+export interface Answered {
+  /** A list for each device. */
+  answers: AnswerRows[]
+  /** Gives back the room that the payloads take; to be called when they have left. */
+  leave(): void
+}
+
 /** What of the rows that were fetched, a list for each device, goes into one answer. */
-export async function answerRows(fetched: FetchedRow[][], payloads: PushPayloads): Promise<AnswerRows[]> {
+export async function answerRows(
+  fetched: FetchedRow[][],
+  payloads: PushPayloads,
+  takeRoom: (bytes: number) => ReturnType<AnswerRoom['take']>,
+): Promise<Answered> {
+  const { fitting, bytes } = fittingRows(fetched, payloads)
+  const leave = await takeRoom(bytes)
+  // All of it comes again, with the next look at the latest.
+  if (!leave)
+    return { answers: fetched.map(() => ({ rows: [], left: 'unavailable' })), leave: () => undefined }
+  try {
+    const answers = fitting.map(async (rows, index): Promise<AnswerRows> => {
+      const filled = await fill(rows, payloads)
+      if (filled.length < rows.length) return { rows: filled, left: 'unavailable' }
+      return { rows: filled, left: rows.length < (fetched[index]?.length ?? 0) ? 'full' : undefined }
+    })
+    return { answers: await Promise.all(answers), leave }
+  } catch (error) {
+    leave()
+    throw error
+  }
+}
+
+function fittingRows(
+  fetched: FetchedRow[][],
+  payloads: PushPayloads,
+): { fitting: FetchedRow[][]; bytes: number } {
   let room = maxAnswerBytes
   const fits = ({ notification: { payload } }: FetchedRow): boolean => {
     const size = payload === undefined ? 0 : payloads.sizeOf(payload)
@@ -25,13 +59,7 @@ export async function answerRows(fetched: FetchedRow[][], payloads: PushPayloads
     const end = rows.findIndex((row) => !fits(row))
     return end < 0 ? rows : rows.slice(0, end)
   })
-  return Promise.all(
-    fitting.map(async (rows, index) => {
-      const filled = await fill(rows, payloads)
-      if (filled.length < rows.length) return { rows: filled, left: 'unavailable' }
-      return { rows: filled, left: rows.length < (fetched[index]?.length ?? 0) ? 'full' : undefined }
-    }),
-  )
+  return { fitting, bytes: maxAnswerBytes - room }
 }
 
 /** Puts payloads in their places. Ends before the first that cannot be read now: a cursor cannot leave one out. */

@@ -55,6 +55,8 @@ export interface ListenRows {
 
 /** Most rows of one device in one answer. The rest follows with the next. */
 export const maxRows = 100
+/** A device's rows end with the one that brings their payloads to so many bytes: some may have stayed in their rows. */
+export const maxRowBytes = 1_048_576
 
 export function createListenRows(postgres: Postgres): ListenRows {
   const registers = createDeviceBatcher<Registering, Registered>((items) => register(postgres, items))
@@ -161,10 +163,15 @@ WITH want AS (
     coalesce(p.delivered_seq, h.delivery_seq
       + row_number() OVER (PARTITION BY h.id, p.delivered_seq IS NULL ORDER BY p.seq)) AS delivered_seq
   FROM held h CROSS JOIN LATERAL (
-    SELECT p.id, p.seq, p.delivered_seq FROM pushes p
-     WHERE p.device = h.id AND p.closed_at IS NULL AND p.expires_at > now()
-       AND (p.delivered_seq IS NULL OR p.delivered_seq > h.position)
-     ORDER BY p.delivered_seq NULLS LAST, p.seq LIMIT ${maxRows}) p
+    SELECT s.* FROM (
+      SELECT f.id, f.seq, f.delivered_seq, sum(octet_length(f.payload::text)) OVER (
+          ORDER BY f.delivered_seq NULLS LAST, f.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+      FROM (
+        SELECT p.id, p.seq, p.delivered_seq, p.payload FROM pushes p
+         WHERE p.device = h.id AND p.closed_at IS NULL AND p.expires_at > now()
+           AND (p.delivered_seq IS NULL OR p.delivered_seq > h.position)
+         ORDER BY p.delivered_seq NULLS LAST, p.seq LIMIT ${maxRows}) f) s
+     WHERE coalesce(s.before, 0) < ${maxRowBytes}) p
 ), given AS (
   UPDATE pushes p SET delivered_seq = k.delivered_seq, delivered_at = coalesce(p.delivered_at, now()),
     state = CASE WHEN p.state = 'pending' THEN 'delivered' ELSE p.state END

@@ -1,8 +1,9 @@
 import type { Clock } from '../../core/clock.ts'
 import type { Metrics } from '../../platform/metrics.ts'
+import type { AnswerRoom } from './answer-room.ts'
 import { type AnswerRows, answerRows } from './answer-rows.ts'
 import { createPositions, type Positions } from './cursor.ts'
-import { type Fetched, type FetchedRow, type ListenRows, maxRows } from './listen-rows.ts'
+import { type Fetched, type FetchedRow, type ListenRows, maxRowBytes, maxRows } from './listen-rows.ts'
 import type { PushPayloads } from './payloads.ts'
 import type { Notification } from './push.ts'
 
@@ -29,6 +30,7 @@ export interface Listen {
   next(waitMs: number): Promise<ListenAnswer>
   /** Takes back the last answer, since nobody is there any more to read it. */
   giveBack(): Promise<void>
+  /** To be called when the last answer is out, or nobody is there any more: until then it takes up room. */
   close(): void
 }
 
@@ -49,6 +51,7 @@ export interface OpenListenOptions {
   devices: string[]
   rows: ListenRows
   payloads: PushPayloads
+  room: AnswerRoom
   clock: Clock
   metrics: Metrics
   /** Whether each notification is given with its own cursor. */
@@ -58,6 +61,8 @@ export interface OpenListenOptions {
 
 /** Devices whose rows are fetched for one answer: bounds what an answer holds in memory. */
 const maxDevicesAtOnce = 50
+/** Every device is looked at, though the time has passed; but stores that are slow must not hold up an answer, ms. */
+const overtimeMs = 5_000
 
 interface State {
   positions: Positions
@@ -68,6 +73,10 @@ interface State {
   /** The positions before the last answer, of the devices that it was about. */
   before: [device: string, position: number][]
   over: 'replaced' | 'settled' | 'closed' | undefined
+  /** Nobody is there any more to read an answer. */
+  closed: boolean
+  /** Gives back the room of the last answer. */
+  leave: (() => void) | undefined
   /** Ends the pause that is under way. */
   rouse: (() => void) | undefined
 }
@@ -80,6 +89,8 @@ export function createListen(options: OpenListenOptions): OpenListen {
     stale: new Set(devices),
     before: [],
     over: undefined,
+    closed: false,
+    leave: undefined,
     rouse: undefined,
   }
   const listen: OpenListen = {
@@ -119,6 +130,8 @@ export function createListen(options: OpenListenOptions): OpenListen {
     },
     close: () => {
       end(state, 'closed')
+      state.closed = true
+      leave(state)
       options.forget(listen)
     },
   }
@@ -130,13 +143,20 @@ function end(state: State, how: State['over']): void {
   state.rouse?.()
 }
 
+function leave(state: State): void {
+  state.leave?.()
+  state.leave = undefined
+}
+
 async function next(state: State, options: OpenListenOptions, until: number): Promise<ListenAnswer> {
+  const patientUntil = Math.max(until, options.clock.monotonicMs() + overtimeMs)
   for (;;) {
+    leave(state)
     if (state.over === 'replaced') return { kind: 'replaced' }
     if (state.stale !== undefined) {
-      const given = await fetchSome(state, options)
+      const given = await fetchSome(state, options, patientUntil)
       if (given.length > 0) return { kind: 'notifications', given, cursor: state.positions.cursor() }
-      continue
+      if (options.clock.monotonicMs() < patientUntil) continue
     }
     const leftMs = until - options.clock.monotonicMs()
     if (state.over !== undefined || leftMs <= 0) {
@@ -146,8 +166,10 @@ async function next(state: State, options: OpenListenOptions, until: number): Pr
   }
 }
 
-async function fetchSome(state: State, options: OpenListenOptions): Promise<Given[]> {
+async function fetchSome(state: State, options: OpenListenOptions, until: number): Promise<Given[]> {
   const { positions } = state
+  const takeRoom = (bytes: number): ReturnType<AnswerRoom['take']> =>
+    options.room.take(bytes, Math.max(0, until - options.clock.monotonicMs()))
   const all = [...(state.stale ?? [])]
   const some = all.slice(0, maxDevicesAtOnce)
   state.stale = all.length > some.length ? new Set(all.slice(maxDevicesAtOnce)) : undefined
@@ -161,9 +183,12 @@ async function fetchSome(state: State, options: OpenListenOptions): Promise<Give
     for (const [index, each] of fetched.entries()) {
       if (each.kind === 'replaced') end(state, 'replaced')
       // There may be more than one answer holds.
-      else if (each.rows.length >= maxRows) markStale(state, some[index] ?? '')
+      else if (each.rows.length >= maxRows || bytesIn(each.rows) >= maxRowBytes)
+        markStale(state, some[index] ?? '')
     }
-    const answers = await answerRows(fetched.map(rowsOf), options.payloads)
+    const { answers, leave } = await answerRows(fetched.map(rowsOf), options.payloads, takeRoom)
+    if (state.closed) leave()
+    else state.leave = leave
     const given = answers.map((answer, index) => take(state, options, some[index] ?? '', answer))
     return (await Promise.all(given)).flat()
   } catch (error) {
@@ -196,6 +221,9 @@ async function take(
 }
 
 const rowsOf = (fetched: Fetched): FetchedRow[] => (fetched.kind === 'rows' ? fetched.rows : [])
+
+const bytesIn = (rows: FetchedRow[]): number =>
+  rows.reduce((sum, { notification: { payload } }) => sum + Buffer.byteLength(payload ?? ''), 0)
 
 function markStale(state: State, device: string): void {
   state.stale = new Set(state.stale).add(device)

@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { LISTEN_REPLACED } from '../../../domain/push/errors.ts'
@@ -8,8 +9,9 @@ import { notificationJson } from '../../../domain/push/push.ts'
 import { INPUT_INVALID } from '../../../platform/queues/errors.ts'
 import { OVERLOADED } from '../errors.ts'
 import type { ListenAccess } from '../listen-access.ts'
-import { streamListen } from '../listen-stream.ts'
+import { streamListen, stuckMs } from '../listen-stream.ts'
 import { problems } from '../open-api.ts'
+import { sliceBytes, slicesOf } from '../text-slices.ts'
 
 export interface PushListenOptions {
   listens: Listens
@@ -95,8 +97,8 @@ function waitMsOf(request: FastifyRequest<ListenQuery>): number {
 
 async function answerOnce(listen: Listen, reply: FastifyReply, waitMs: number): Promise<FastifyReply> {
   const { raw } = reply
-  const onClose = (): void => listen.close()
-  raw.once('close', onClose)
+  // Until its bytes are out an answer takes up room: a listen ends with its connection or its response.
+  raw.once('close', () => listen.close())
   try {
     const answer = await listen.next(waitMs)
     if (answer.kind === 'replaced') throw LISTEN_REPLACED()
@@ -104,11 +106,28 @@ async function answerOnce(listen: Listen, reply: FastifyReply, waitMs: number): 
     if (answer.kind === 'notifications' && isGone(raw)) await listen.giveBack()
     reply.header('baton-cursor', answer.cursor).header('cache-control', 'no-store')
     if (answer.kind === 'quiet') return reply.code(204).send()
-    return reply.code(200).type(json).send(listenJson(answer.cursor, answer.given))
+    return sendText(reply.code(200).type(json), listenJson(answer.cursor, answer.given))
   } finally {
-    raw.off('close', onClose)
-    listen.close()
+    if (isGone(raw)) listen.close()
   }
+}
+
+/** A large answer piece by piece: a reader that takes none for a while is cut, or it would take up room for ever. */
+function sendText(reply: FastifyReply, text: string): FastifyReply {
+  if (text.length <= sliceBytes) return reply.send(text)
+  const { raw } = reply
+  function* slices(): Generator<string | Buffer> {
+    for (const slice of slicesOf(text)) {
+      const timer = setTimeout(() => raw.destroy(), stuckMs)
+      try {
+        yield slice
+      } finally {
+        clearTimeout(timer)
+      }
+    }
+  }
+  reply.header('content-length', Buffer.byteLength(text))
+  return reply.send(Readable.from(slices(), { highWaterMark: 1 }))
 }
 
 const isGone = (raw: ServerResponse): boolean => raw.destroyed || raw.socket?.destroyed === true

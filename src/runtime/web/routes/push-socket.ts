@@ -10,6 +10,7 @@ import { INTERNAL } from '../errors.ts'
 import { beatMs } from '../listen-stream.ts'
 import { problems } from '../open-api.ts'
 import { problemOf } from '../problem.ts'
+import { sliceBytes } from '../text-slices.ts'
 import { type ListenQuery, openListen, type PushListenOptions } from './push-listen.ts'
 
 /** What is used of a WebSocket of `ws`. */
@@ -76,9 +77,9 @@ function serve(
   { listen, listeners }: { listen: Listen; listeners: Listener[] },
   listens: Listens,
 ): void {
-  const beating = keepAlive(socket)
+  const pulse = keepAlive(socket)
   socket.on('close', () => {
-    clearInterval(beating)
+    pulse.stop()
     listen.close()
   })
   socket.on('error', () => socket.terminate())
@@ -86,20 +87,34 @@ function serve(
     void confirm(data, listeners, listens).then((text) => sendTo(socket, text))
   })
   sendTo(socket, `{"type":"cursor","cursor":"${listen.cursor}"}`)
-  pump(socket, listen).catch(() => socket.close(goingAway, 'try again'))
+  pump(socket, listen, pulse).catch(() => socket.close(goingAway, 'try again'))
 }
 
-/** Whoever does not answer a ping before the next one is gone. */
-function keepAlive(socket: Socket): NodeJS.Timeout {
-  let answered = true
+interface Pulse {
+  /** Counts what is sent: a ping stands behind it, and its answer takes as much longer. */
+  sent(bytes: number): void
+  stop(): void
+}
+
+/** Whoever does not answer a ping before the next one is gone; behind a large answer it has a beat more a slice. */
+function keepAlive(socket: Socket): Pulse {
+  let beats = 0
+  let sent = 0
   socket.on('pong', () => {
-    answered = true
+    beats = 0
+    sent = 0
   })
-  return setInterval(() => {
-    if (!answered) return socket.terminate()
-    answered = false
+  const timer = setInterval(() => {
+    if (beats > sent / sliceBytes) return socket.terminate()
+    beats += 1
     socket.ping()
   }, beatMs)
+  return {
+    sent: (bytes) => {
+      sent += bytes
+    },
+    stop: () => clearInterval(timer),
+  }
 }
 
 async function confirm(data: Buffer, listeners: Listener[], listens: Listens): Promise<string> {
@@ -125,7 +140,7 @@ function readMessage(data: Buffer): { type?: unknown; cursor?: unknown } {
   }
 }
 
-async function pump(socket: Socket, listen: Listen): Promise<void> {
+async function pump(socket: Socket, listen: Listen, pulse: Pulse): Promise<void> {
   while (socket.readyState === openState) {
     // Nothing more is fetched for a slow reader: its rows wait where they are.
     if (socket.bufferedAmount > maxBuffered) {
@@ -140,7 +155,11 @@ async function pump(socket: Socket, listen: Listen): Promise<void> {
     if (answer.kind === 'quiet' && listen.over) return socket.close(goingAway, 'come again')
     if (answer.kind !== 'notifications') continue
     if (socket.readyState !== openState) return listen.giveBack()
-    for (const given of answer.given) sendTo(socket, messageOf(given))
+    for (const given of answer.given) {
+      const text = messageOf(given)
+      pulse.sent(text.length)
+      sendTo(socket, text)
+    }
   }
 }
 
