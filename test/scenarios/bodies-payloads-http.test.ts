@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { expect, it } from 'vitest'
@@ -120,6 +121,32 @@ it('a large payload of a push reaches listens on every node, and a webhook if it
   expect(await site.query('SELECT max(octet_length(payload::text)) < 200 AS short FROM pushes')).toEqual([
     { short: true },
   ])
+}, 60_000)
+
+it('stores that hang hold up the requests with large payloads only, with an Idempotency-Key too', async () => {
+  const silent = createServer(() => undefined).listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  atEndOfTest(async () => void silent.close())
+  const { port } = silent.address() as AddressInfo
+  const store = `webdav+http://127.0.0.1:${port}`
+  const site = await openPushSite('redis', {
+    BODY_STORES: `${store}/a,${store}/b`,
+    DATABASE_CONNECTIONS: '3',
+  })
+  const web = await site.startWeb()
+  await web.call('PUT', '/v1/devices/phone', { body: { transports: [] } })
+  const large = Array.from({ length: 8 }, (_each, n) =>
+    web.call('POST', '/v1/pushes', {
+      body: { to: { device: 'phone' }, payload: text(30_000) },
+      headers: { 'idempotency-key': `large-${n}` },
+    }),
+  )
+  await clock.sleep(1_000)
+  const begunAt = clock.monotonicMs()
+  const small = await web.call('POST', '/v1/pushes', { body: { to: { device: 'phone' }, payload: 1 } })
+  expect(small.status).toBe(202)
+  expect(clock.monotonicMs() - begunAt).toBeLessThan(1_500)
+  expect((await Promise.all(large)).map(({ status }) => status)).toEqual(Array(8).fill(202))
 }, 60_000)
 
 const source = (file: string): string => path.join(projectRoot, 'src', file)

@@ -15,12 +15,23 @@ export interface Acceptance {
    * @throws DEVICE_NOT_FOUND with a fault for each device that does not exist, PUSH_PAYLOAD_UNAVAILABLE
    */
   accept(pushes: NewPush[]): Promise<AcceptedPush[]>
+  /**
+   * The first step of acceptIn: large payloads go to their stores, which may take seconds. A transaction would hold a
+   * connection meanwhile, and ten of them all there are.
+   * @throws PUSH_PAYLOAD_UNAVAILABLE
+   */
+  claim(pushes: NewPush[]): Promise<ClaimedPushes>
   /** The same within a transaction of the caller's. `follow` is to be called after its commit: it wakes and arms. */
-  acceptIn(client: Client, pushes: NewPush[]): Promise<{ accepted: AcceptedPush[]; follow(): void }>
+  acceptIn(client: Client, claimed: ClaimedPushes): Promise<{ accepted: AcceptedPush[]; follow(): void }>
   /** Pushes that were asked for and are not committed yet. */
   readonly pending: number
   /** Resolves when nothing is under way, wakes and alarms included. */
   idle(): Promise<void>
+}
+
+/** Pushes whose payloads are as they stand in rows. */
+export interface ClaimedPushes {
+  readonly claimed: NewPush[]
 }
 
 export interface AcceptanceOptions {
@@ -66,13 +77,10 @@ export function createAcceptance(options: AcceptanceOptions): Acceptance {
   }
 
   return {
-    acceptIn: async (client, pushes) => {
+    claim: async (pushes) => ({ claimed: await payloads.claim(pushes) }),
+    acceptIn: async (client, { claimed: pushes }) => {
       const startedAt = clock.monotonicMs()
-      const rows = await insertPushes(
-        client,
-        await payloads.claim(pushes),
-        Array<number>(pushes.length).fill(0),
-      )
+      const rows = await insertPushes(client, pushes, Array<number>(pushes.length).fill(0))
       const [accepted] = answersOf([pushes], rows)
       if (accepted instanceof Error) throw accepted
       const afterwards = (): void => {

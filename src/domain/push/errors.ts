@@ -20,7 +20,7 @@ export const PUSH_TOO_LARGE = defineError(
 
 export const PUSH_PAYLOAD_UNAVAILABLE = defineError(
   'PUSH_PAYLOAD_UNAVAILABLE',
-  'A payload of {size} bytes for several devices is kept once, in the stores of bodies, and they take none now. Nothing was taken in; send it again.',
+  'A payload of {size} bytes {why} has to be kept in the stores of bodies, and they take none now. Nothing was taken in; send it again.',
   { status: 503, retry: 'after', report: true },
 )
 

@@ -1,6 +1,7 @@
 import type { Clock } from '../../core/clock.ts'
 import { withLimit } from '../../core/lifecycle.ts'
 import type { Log } from '../../platform/log.ts'
+import { PAYLOAD_UNAVAILABLE } from '../../platform/queues/errors.ts'
 import { claimFor, isLarge, readClaim, redeemText } from '../../platform/queues/payload-claim.ts'
 import type { PayloadStore } from '../../platform/queues/payload-store.ts'
 import { createTroubleLog } from '../../platform/trouble-log.ts'
@@ -10,8 +11,9 @@ import type { NewPush } from './push.ts'
 /** Payloads of more than 16 KiB lie in the stores of bodies, once for however many devices; a row names its body. */
 export interface PushPayloads {
   /**
-   * The same pushes, ready to be inserted.
-   * @throws PUSH_PAYLOAD_UNAVAILABLE when the stores take nothing now and one is for many devices
+   * The same pushes, ready to be inserted. It may take seconds while the stores are slow: not within a transaction.
+   * @throws PUSH_PAYLOAD_UNAVAILABLE when the stores take nothing now and one is for many devices, or cannot stay in
+   *   its row since it looks like a claim
    */
   claim(pushes: NewPush[]): Promise<NewPush[]>
   /** Bytes of the payload that a row stands for. */
@@ -47,22 +49,44 @@ export function createPushPayloads({ store, clock, log }: PushPayloadsOptions): 
     }
   }
   return {
-    claim: (pushes) => Promise.all(pushes.map((push) => claimOne(push, store))),
+    claim: (pushes) => claimAll(pushes, store),
     sizeOf: (payload) => readClaim(payload)?.bytes ?? Buffer.byteLength(payload),
     redeem: async (payload) => (readClaim(payload) ? redeem(payload) : payload),
   }
 }
 
-async function claimOne(push: NewPush, store: PayloadStore): Promise<NewPush> {
-  const { payload, to } = push
-  if (payload === undefined || !isLarge(payload)) return push
-  // However many bodies it names: in the rows of all devices the payload itself would take more room.
-  const claimed = await claimFor(payload, store, Number.POSITIVE_INFINITY)
-  if (claimed === payload && !('device' in to)) {
-    throw PUSH_PAYLOAD_UNAVAILABLE({ size: Buffer.byteLength(payload) }, { retryAfterMs })
+/** What several pushes of a request have in common is put away once: the same body waits for itself. */
+async function claimAll(pushes: NewPush[], store: PayloadStore): Promise<NewPush[]> {
+  const claims = new Map<string, Promise<string>>()
+  const claimOnce = (payload: string): Promise<string> => {
+    const claiming = claims.get(payload) ?? claimPayload(payload, store)
+    claims.set(payload, claiming)
+    return claiming
   }
-  return { ...push, payload: claimed }
+  return Promise.all(
+    pushes.map(async (push) => {
+      const { payload, to } = push
+      if (payload === undefined || !isLarge(payload)) return push
+      const claimed = await claimOnce(payload)
+      if (claimed === payload && !('device' in to)) throw unavailable(payload, 'for several devices')
+      return { ...push, payload: claimed }
+    }),
+  )
 }
+
+async function claimPayload(payload: string, store: PayloadStore): Promise<string> {
+  try {
+    // However many bodies it names: in the rows of all devices the payload itself would take more room.
+    return await claimFor(payload, store, Number.POSITIVE_INFINITY)
+  } catch (error) {
+    // Its words are for jobs.
+    if (PAYLOAD_UNAVAILABLE.is(error)) throw unavailable(payload, 'that begins with baton:payload')
+    throw error
+  }
+}
+
+const unavailable = (payload: string, why: string): Error =>
+  PUSH_PAYLOAD_UNAVAILABLE({ size: Buffer.byteLength(payload), why }, { retryAfterMs })
 
 /** One reading for all who ask for the same at about the same time. What was read never changes. */
 function createRecent(load: (payload: string) => Promise<string>): (payload: string) => Promise<string> {

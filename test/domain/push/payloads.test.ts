@@ -2,10 +2,14 @@ import { randomBytes } from 'node:crypto'
 import { rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
+import { createSystemClock } from '../../../src/core/clock.ts'
 import { PUSH_PAYLOAD_UNAVAILABLE } from '../../../src/domain/push/errors.ts'
 import type { Listen } from '../../../src/domain/push/listen.ts'
+import { createPushPayloads } from '../../../src/domain/push/payloads.ts'
 import type { Notification } from '../../../src/domain/push/push.ts'
 import { allShards } from '../../../src/domain/push/shard.ts'
+import { createLog } from '../../../src/platform/log.ts'
+import type { PayloadStore } from '../../../src/platform/queues/payload-store.ts'
 import { eventually } from '../../support/processes.ts'
 import { usePushGround } from './ground.ts'
 
@@ -62,8 +66,10 @@ it('takes one within a transaction, and one that looks like what stands in a row
   const phone = await device()
   const large = push(phone, { payload: payloadOf(20_000) })
   const alike = push(phone, { payload: `{"baton:payload":"${'a'.repeat(64)}","bytes":3}` })
+  const accepting = acceptance()
+  const claimed = await accepting.claim([large, alike])
   await postgres.transaction(async (client) => {
-    const { follow } = await acceptance().acceptIn(client, [large, alike])
+    const { follow } = await accepting.acceptIn(client, claimed)
     follow()
   })
   const found = await given(await open(phone))
@@ -179,4 +185,83 @@ it('goes out on time without it while it cannot be read', async () => {
   await sender.fire(allShards)
   await eventually(() => expect(sender.stub.sent).toHaveLength(1))
   expect(sender.stub.sent[0]?.message.push).toMatchObject({ truncated: true })
+})
+
+it('fills no more answers at once than there is room for; the others wait in their rows until one is out', async () => {
+  const { device, devices, acceptance, push } = ground()
+  const accepting = acceptance()
+  const phones = await Promise.all(Array.from({ length: 20 }, () => device()))
+  for (const phone of phones) await devices.put(phone, { groups: ['crowd'], transports: [] })
+  const payloads = Array.from({ length: 4 }, () => payloadOf(1_000_000))
+  for (const payload of payloads) await accepting.accept([push({ group: 'crowd' }, { payload })])
+  const web = await ground().web()
+  const listens = await Promise.all(
+    phones.map((phone) =>
+      web.open({ listeners: [{ device: phone, generation: undefined }], after: undefined }),
+    ),
+  )
+  const answers = listens.map((listen) => listen.next(30_000))
+  let answered = 0
+  for (const answer of answers) void answer.then(() => (answered += 1))
+  // 64 MiB of room for 80 MB of payloads.
+  await eventually(() => expect(answered).toBe(16))
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  expect(answered).toBe(16)
+  for (const [index, answer] of answers.entries()) {
+    const { given } = (await answer) as { given: { notification: Notification }[] }
+    expect(given.map(({ notification }) => notification.payload)).toEqual(payloads)
+    listens[index]?.close()
+  }
+}, 60_000)
+
+it('fetches of a pile of payloads that stayed in their rows no more than an answer needs', async () => {
+  const { device, acceptance, push } = ground()
+  const phone = await device()
+  const accepting = acceptance()
+  // So that the stores are known: places that nobody has used yet would be taken for new ones.
+  await accepting.accept([push(await device(), { payload: payloadOf(20_000) })])
+  const bringBack = await takeAwayStores()
+  const pushes = Array.from({ length: 8 }, () => push(phone, { payload: payloadOf(300_000) }))
+  for (const each of pushes) await accepting.accept([each])
+  await bringBack()
+  const listen = await open(phone)
+  const found: Notification[] = []
+  const sizes: number[] = []
+  for (let more = await given(listen); more.length > 0; more = await given(listen)) {
+    sizes.push(more.length)
+    found.push(...more)
+  }
+  expect(found.map(({ id }) => id)).toEqual(pushes.map(({ id }) => id))
+  expect(found.every(({ payload }, index) => payload === pushes[index]?.payload)).toBe(true)
+  expect(sizes).toEqual([4, 4])
+}, 40_000)
+
+it('puts away once what many pushes of a request have in common', async () => {
+  const stored: string[] = []
+  const store: PayloadStore = {
+    store: async (json) => {
+      stored.push(json)
+      return 'a'.repeat(64)
+    },
+    load: async () => '',
+  }
+  const clock = createSystemClock()
+  const payloads = createPushPayloads({ store, clock, log: createLog({ level: 'silent', process: 'test' }) })
+  const payload = payloadOf(17_000)
+  const same = Array.from({ length: 30 }, () => ground().push('phone', { payload }))
+  const claimed = await payloads.claim([...same, ground().push('phone', { payload: payloadOf(17_000) })])
+  expect(stored).toHaveLength(2)
+  expect(new Set(claimed.slice(0, 30).map((each) => each.payload)).size).toBe(1)
+})
+
+it('refuses in words for senders one that looks like a claim while the stores are away', async () => {
+  const { device, acceptance, push } = ground()
+  const phone = await device()
+  await takeAwayStores()
+  const alike = push(phone, { payload: '{"baton:payload":1}' })
+  const refusal = await acceptance()
+    .accept([alike])
+    .catch((error: unknown) => error)
+  expect(refusal).toSatisfy(PUSH_PAYLOAD_UNAVAILABLE.is)
+  expect(String(refusal)).not.toContain('job')
 })

@@ -109,6 +109,9 @@ export function addPushIntake(server: FastifyInstance, options: PushIntakeOption
 
 async function takeOnce(options: PushIntakeOptions, request: FastifyRequest, pushes: NewPush[]) {
   let follow = (): void => undefined
+  const claiming = options.acceptance.claim(pushes)
+  // A repetition gets its answer even while the stores take nothing: a refusal counts only where it is asked for.
+  await claiming.catch(() => undefined)
   const answer = await options.idempotency.once(
     {
       owner: request.principal?.owner ?? '',
@@ -117,7 +120,7 @@ async function takeOnce(options: PushIntakeOptions, request: FastifyRequest, pus
       body: request.rawBody ?? Buffer.alloc(0),
     },
     async (client) => {
-      const taken = await options.acceptance.acceptIn(client, pushes)
+      const taken = await options.acceptance.acceptIn(client, await claiming)
       follow = taken.follow
       return { status: 202, text: textOf(request, taken.accepted) }
     },
