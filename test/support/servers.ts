@@ -24,6 +24,8 @@ export interface PrivateServer {
   restart(): Promise<void>
   /** For good, with its data. */
   stop(): Promise<void>
+  /** Where it keeps its data; undefined in a container. */
+  readonly folder?: string
 }
 
 export interface RedisOptions {
@@ -57,6 +59,7 @@ export async function startPostgres(settings: Record<string, string> = {}): Prom
   const server: PrivateServer = {
     url,
     port: Number(new URL(url).port),
+    folder,
     kill: (signal = 'SIGKILL') => postgres.kill(signal),
     freeze: (frozen) => signalSession(folder, frozen ? 'SIGSTOP' : 'SIGCONT'),
     restart: () => postgres.restart(),
@@ -90,6 +93,7 @@ async function startLocalRedis(options: RedisOptions): Promise<PrivateServer> {
   return {
     url: `redis://127.0.0.1:${port}`,
     port,
+    folder,
     kill,
     freeze: async (frozen) => void current.child.kill(frozen ? 'SIGSTOP' : 'SIGCONT'),
     restart: async () => {

@@ -27,6 +27,8 @@ export interface Site {
   jobIs(id: string, state: JobView['state'], timeoutMs?: number): Promise<JobView>
   query<R extends Record<string, unknown>>(sql: string, values?: unknown[]): Promise<R[]>
   nodes(): Promise<NodeRow[]>
+  /** Entries of the queue of all jobs. */
+  entries(): Promise<number>
 }
 
 export interface NodeRow extends Record<string, unknown> {
@@ -41,18 +43,21 @@ export interface SiteOptions {
   engine: EngineName
   /** Another Postgres than the shared one. */
   databaseUrl?: string
+  /** Another Redis than one of the site's own. */
+  redisUrl?: string
 }
 
 /** Everything of it is released at the end of the test. */
 export async function openSite({ engine, ...options }: SiteOptions): Promise<Site> {
   const databaseUrl = options.databaseUrl ?? (await testDatabase()).url
   await migrateQueues(databaseUrl)
-  const redis = engine === 'redis' ? await startRedis() : undefined
+  const redis = engine === 'redis' && !options.redisUrl ? await startRedis() : undefined
+  const redisUrl = options.redisUrl ?? redis?.url
   const clock = createSystemClock()
   const onError = (): void => undefined
   const postgres = createPostgres({ url: databaseUrl, max: 4, applicationName: 'test', onError })
-  const backend = redis
-    ? createRedisBackend({ url: redis.url, clock, onError })
+  const backend = redisUrl
+    ? createRedisBackend({ url: redisUrl, clock, onError })
     : createPostgresBackend({ url: databaseUrl, clock, onError })
   const ledger = createLedger({ postgres, clock })
   atEndOfTest(async () => {
@@ -63,7 +68,7 @@ export async function openSite({ engine, ...options }: SiteOptions): Promise<Sit
   const spawnWorker = (env: Record<string, string> = {}): BatonProcess =>
     spawnBaton(['worker'], {
       DATABASE_URL: databaseUrl,
-      ...(redis ? { REDIS_URL: redis.url } : {}),
+      ...(redisUrl ? { REDIS_URL: redisUrl } : {}),
       JOBS_MODULE: path.join(projectRoot, 'test/fixtures/jobs/index.ts'),
       WORKER_PROCESSES: '1',
       WORKER_CONCURRENCY: '4',
@@ -117,6 +122,8 @@ export async function openSite({ engine, ...options }: SiteOptions): Promise<Sit
         },
         { timeoutMs, everyMs: 10 },
       ),
+    entries: async () =>
+      Object.values(await backend.counts('default')).reduce((sum, count) => sum + count, 0),
     nodes: () => query<NodeRow>('SELECT id, pid, state, runners, children FROM nodes ORDER BY started_at'),
   }
 }

@@ -41,6 +41,8 @@ const pageSize = 500
 const maxPages = 10
 /** How often rows are pruned, ms. */
 const pruneEveryMs = 10_000
+/** How often it is asked whether the rows that live runs hold have entries, ms. */
+const runningEveryMs = 10_000
 
 interface Walk {
   /** What the engine is now; recorded when the walk is at its end. */
@@ -52,6 +54,9 @@ interface PassState {
   recorded: Map<string, string> | undefined
   walks: Map<string, Walk>
   overdueFrom: Place | undefined
+  /** When the last walk began that looked at running rows too, and whether this one is such. */
+  runningAt: number | undefined
+  withRunning: boolean
   prunedAt: number | undefined
 }
 
@@ -62,6 +67,8 @@ export function createReconcilePass(options: ReconcilePassOptions): ReconcilePas
     recorded: undefined,
     walks: new Map(),
     overdueFrom: undefined,
+    runningAt: undefined,
+    withRunning: false,
     prunedAt: undefined,
   }
   const context: PassContext = { ...options, rows, state }
@@ -163,14 +170,32 @@ async function walkQueue(context: PassContext, repairs: Repairs, walking: QueueW
 async function addOverdue(context: PassContext, repairs: Repairs): Promise<boolean> {
   const { rows, state } = context
   // One page a pass and a cursor that comes round: with a million rows in line they are not all added each second.
-  const page = await rows.overdue(context.overdueMs ?? 15_000, state.overdueFrom, pageSize)
+  if (!state.overdueFrom) beginWalk(context)
+  const { overdueFrom: from, withRunning } = state
+  const page = await rows.overdue({ overdueMs: context.overdueMs ?? 15_000, from, withRunning }, pageSize)
   const { freed, ended } = page.held.length > 0 ? await rows.release(page.held) : nothingReleased
   const left = page.rows.filter((row) => !ended.has(row.id))
+  left.push(...(await withoutEntry(context.backend, page.running)))
   await addRows(context.backend, left, 'mend')
   repairs.overdue += left.length
   repairs.released += freed + ended.size
   state.overdueFrom = page.next
   return false
+}
+
+function beginWalk({ state, clock }: PassContext): void {
+  const now = clock.monotonicMs()
+  state.withRunning = state.runningAt === undefined || now - state.runningAt >= runningEveryMs
+  if (state.withRunning) state.runningAt = now
+}
+
+/**
+ * A job that runs has an entry. A row without one, in the name of a runner that lives, may be held by nobody: Postgres
+ * was restored from a copy, or a start came late. A delivery finds that out; while the job does run, it only waits.
+ */
+async function withoutEntry(backend: QueueBackend, running: RowToAdd[]): Promise<RowToAdd[]> {
+  const found = await Promise.all(running.map((row) => backend.find(row.queue, row.id)))
+  return running.filter((_row, index) => found[index] === undefined)
 }
 
 const nothingReleased = { freed: 0, ended: new Set<string>() }

@@ -23,14 +23,28 @@ export interface Page {
   next: Place | undefined
 }
 
+export interface OverdueWalk {
+  overdueMs: number
+  from: Place | undefined
+  /** Also rows that a live run has held for so long. */
+  withRunning: boolean
+}
+
+export interface OverduePage extends Page {
+  /** Those of the rows that a dead run holds. */
+  held: string[]
+  /** Not among the rows: what live runs hold. */
+  running: RowToAdd[]
+}
+
 /** What the reconciler reads and writes. */
 export interface ReconcileRows {
   unqueued(limit: number): Promise<RowToAdd[]>
   markQueued(rows: RowToAdd[]): Promise<void>
   /** Unfinished rows of a queue that no live run holds, from a place on. */
   unfinished(queue: string, from: Place | undefined, limit: number): Promise<Page>
-  /** Rows due for more than `overdueMs` that no live run holds, of all queues. */
-  overdue(overdueMs: number, from: Place | undefined, limit: number): Promise<Page & { held: string[] }>
+  /** Rows due for more than `overdueMs`, of all queues: those that no live run holds, and what else was asked for. */
+  overdue(walk: OverdueWalk, limit: number): Promise<OverduePage>
   /** Step 6 for those of them whose holder is dead. @returns those that may run again, and those that ended by it */
   release(ids: string[]): Promise<{ freed: number; ended: Set<string> }>
   epochs(): Promise<Map<string, string>>
@@ -45,7 +59,7 @@ const isFree = `(j.run_token IS NULL OR NOT ${isAlive})`
 const fromPlace = (at: string, id: string): string =>
   `(${at}::timestamptz IS NULL OR (j.run_at, j.id) > (${at}::timestamptz, ${id}::uuid))`
 
-type WalkedRow = RowToAdd & { runAt: string; held: boolean }
+type WalkedRow = RowToAdd & { runAt: string; held: boolean; running: boolean }
 
 export const createReconcileRows = (postgres: Postgres): ReconcileRows => ({
   ...createWalks(postgres),
@@ -72,15 +86,19 @@ function createWalks(postgres: Postgres): Walks {
       )
       return pageOf(rows, limit)
     },
-    overdue: async (overdueMs, from, limit) => {
+    overdue: async ({ overdueMs, from, withRunning }, limit) => {
       const { rows } = await postgres.query<WalkedRow>(
-        `SELECT ${columns}, ${place}, j.run_token IS NOT NULL AS held FROM jobs j
+        `SELECT ${columns}, ${place}, j.run_token IS NOT NULL AS held, NOT ${isFree} AS running FROM jobs j
          WHERE j.outcome IS NULL AND j.run_at < now() - $1 * interval '1 millisecond'
-           AND ${isFree} AND ${fromPlace('$2', '$3')}
+           AND (${isFree} OR $5 AND j.started_at < now() - $1 * interval '1 millisecond')
+           AND ${fromPlace('$2', '$3')}
          ORDER BY j.run_at, j.id LIMIT $4`,
-        [overdueMs, from?.runAt ?? null, from?.id ?? null, limit],
+        [overdueMs, from?.runAt ?? null, from?.id ?? null, limit, withRunning],
       )
-      return { ...pageOf(rows, limit), held: rows.filter((row) => row.held).map((row) => row.id) }
+      const running = rows.filter((row) => row.running)
+      const free = rows.filter((row) => !row.running)
+      const held = free.filter((row) => row.held).map((row) => row.id)
+      return { next: pageOf(rows, limit).next, rows: free, held, running }
     },
   }
 }
