@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -14,6 +14,7 @@ import { createDirectoryStore } from '../../src/domain/bodies/stores/directory.t
 import { createLog } from '../../src/platform/log.ts'
 import { createPostgres, type Postgres } from '../../src/platform/postgres/postgres.ts'
 import { testDatabase } from '../support/databases.ts'
+import { hasNginx, startNginx } from '../support/nginx.ts'
 import { atEndOfTest, eventually, projectRoot } from '../support/processes.ts'
 import { openPushSite, operatorKey, producerKey } from '../support/push-site.ts'
 
@@ -148,6 +149,25 @@ it('stores that hang hold up the requests with large payloads only, with an Idem
   expect(clock.monotonicMs() - begunAt).toBeLessThan(1_500)
   expect((await Promise.all(large)).map(({ status }) => status)).toEqual(Array(8).fill(202))
 }, 60_000)
+
+it.skipIf(!hasNginx)(
+  'a store that hangs costs a large payload no more than the way to its other copy',
+  async () => {
+    const [folder, nginx] = await Promise.all([storesFolder(), startNginx()])
+    const site = await openPushSite('redis', { BODY_STORES: `webdav+${nginx.url},file:${folder}/b` })
+    const web = await site.startWeb()
+    await web.call('PUT', '/v1/devices/phone', { body: { transports: [] } })
+    const payload = text(30_000)
+    const sent = await web.call('POST', '/v1/pushes', { body: { to: { device: 'phone' }, payload } })
+    expect(sent.status).toBe(202)
+    const pid = Number(await readFile(path.join(nginx.root, '../../pid'), 'utf8'))
+    process.kill(pid, 'SIGSTOP')
+    atEndOfTest(async () => void process.kill(pid, 'SIGKILL'))
+    const heard = await web.call('GET', '/v1/listen?device=phone&waitMs=0')
+    expect(heard.json()).toMatchObject({ notifications: [{ payload }] })
+  },
+  60_000,
+)
 
 const source = (file: string): string => path.join(projectRoot, 'src', file)
 const kills = 15

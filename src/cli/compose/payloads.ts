@@ -16,6 +16,8 @@ import { createSiteBodies } from './site-bodies.ts'
 const pool = { max: 2, maxWaitMs: 3_000, queryTimeoutMs: 5_000 }
 /** Then the payload stays in its row instead, ms. */
 const storeWithinMs = 5_000
+/** A store that does not answer so soon is passed over for the other copy: somebody waits, for a MiB at most, ms. */
+const timeoutMs = 2_000
 /** A job whose payload cannot be read comes again after this time, ms. */
 const againMs = 5_000
 
@@ -58,7 +60,7 @@ function openBodies({ config, clock, log, metrics, postgres }: Omit<Ground, 'pay
     applicationName: 'baton payloads',
     onError: (error) => log.warn({ reason: messageOf(error) }, 'a connection has trouble'),
   })
-  const bodies = createSiteBodies({ config, postgres: own, clock, log, metrics })
+  const bodies = createSiteBodies({ config, postgres: own, clock, log, metrics, timeoutMs })
   const close = async (): Promise<void> => {
     await bodies.close()
     await own.close()

@@ -12,6 +12,8 @@ export interface SiteBodiesParts {
   clock: Clock
   log: Log
   metrics?: Metrics
+  /** Longest wait for one answer of a store, ms; 30 s unless said. */
+  timeoutMs?: number
 }
 
 /**

@@ -16,6 +16,8 @@ export interface StoreSurroundings {
   /** For bodies whose id is not known yet; the system's folder for such unless said. */
   spoolFolder?: string
   metrics?: Metrics
+  /** Longest wait for one answer over HTTP, ms; 30 s unless said. */
+  timeoutMs?: number
 }
 
 /**
