@@ -1,18 +1,22 @@
 import { randomBytes } from 'node:crypto'
+import type { Bodies } from '../../domain/bodies/bodies.ts'
 import { createPushes } from '../../domain/push/delivery-log.ts'
 import { createPushInspection } from '../../domain/push/inspection.ts'
 import { createStateAdministration } from '../../domain/state/administration.ts'
 import type { AuditLog, Authenticator, KeyStore } from '../../platform/access.ts'
 import type { Postgres } from '../../platform/postgres/postgres.ts'
+import type { Acceptance } from '../../platform/queues/accept.ts'
+import { readLatestRuns } from '../../platform/queues/latest-runs.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
 import { createDashboard } from '../../runtime/dashboard/dashboard.ts'
 import type { DashboardPage } from '../../runtime/dashboard/page.ts'
+import { createBodiesPage, upkeepJobs } from '../../runtime/dashboard/pages/bodies.ts'
 import { createDevicesPage } from '../../runtime/dashboard/pages/devices.ts'
 import { createPushPage } from '../../runtime/dashboard/pages/push.ts'
 import { createPushesPage } from '../../runtime/dashboard/pages/pushes.ts'
 import { createStatesPage } from '../../runtime/dashboard/pages/states.ts'
 import type { Ground } from '../compose.ts'
-import { connectState, type EnqueueMigration } from './state.ts'
+import { connectState, createEnqueueMigration } from './state.ts'
 
 export interface DashboardParts {
   registry: Registry
@@ -21,7 +25,8 @@ export interface DashboardParts {
   audit: AuditLog
   /** How many listens this process holds. */
   listens(): number
-  enqueueMigration: EnqueueMigration
+  bodies: Pick<Bodies, 'upkeep'>
+  acceptance: Pick<Acceptance, 'accept'>
 }
 
 /** `/dashboard`, for the web tier's server. */
@@ -39,7 +44,7 @@ export function createDashboardPlugin(
     environmentKeys: config.apiKeys.length > 0,
     jobNames: parts.registry.jobs.map((job) => job.name),
     queues: parts.registry.queues,
-    pages: [...pushPages(ground, parts), statesPage(ground, parts)],
+    pages: [...pushPages(ground, parts), statesPage(ground, parts), bodiesPage(ground, parts)],
   })
 }
 
@@ -54,9 +59,26 @@ function pushPages({ postgres, clock, config }: Ground, { audit, listens }: Dash
 }
 
 /** On the web tier's connections, whose waits are short: what it looks at and asks for are rows. */
-function statesPage(ground: Ground, { audit, enqueueMigration }: DashboardParts): DashboardPage {
+function statesPage(ground: Ground, { audit, acceptance, registry }: DashboardParts): DashboardPage {
   const { postgres: database, clock, log } = ground
   const connect = (url: string): Postgres => connectState(url, log)
   const states = createStateAdministration({ database, clock, log, connect })
-  return createStatesPage({ states, enqueue: (id) => enqueueMigration(id, 1), audit })
+  const enqueue = createEnqueueMigration(acceptance, registry)
+  return createStatesPage({ states, enqueue: (id) => enqueue(id, 1), audit })
+}
+
+function bodiesPage(
+  { postgres, ledger, clock }: Ground,
+  { bodies: { upkeep }, acceptance, registry, audit }: DashboardParts,
+): DashboardPage {
+  return createBodiesPage({
+    clock,
+    upkeep,
+    audit,
+    runs: () => readLatestRuns({ postgres, ledger, names: upkeepJobs }),
+    begin: async (name) => {
+      const [accepted] = await acceptance.accept([{ job: registry.get(name), payload: {} }])
+      return accepted?.duplicate === false
+    },
+  })
 }

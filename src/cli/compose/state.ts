@@ -71,7 +71,7 @@ export async function withStates<T>(
 }
 
 /** The routes of states and migrations. The store is Baton's own, on the web tier's pool. */
-export function createStateWeb(ground: Ground, { enqueue, audit }: StateWebParts) {
+export function createStateWeb(ground: Ground, { acceptance, registry, audit }: StateWebParts) {
   const { postgres, clock, log, releasers } = ground
   const { states, close } = createAdministration({ databaseUrl: postgres.url, clock, log })
   releasers.add('states', close)
@@ -85,22 +85,21 @@ export function createStateWeb(ground: Ground, { enqueue, audit }: StateWebParts
     gate: createStateGate(postgres),
     misses,
     states,
-    enqueue,
+    enqueue: createEnqueueMigration(acceptance, registry),
     audit,
   })
 }
 
 export interface StateWebParts {
-  enqueue: EnqueueMigration
+  acceptance: Pick<Acceptance, 'accept'>
+  registry: Registry
   audit: AuditLog
 }
 
 /** Has workers work on a migration: as many as said, or none when enough are. */
-export type EnqueueMigration = (migration: string, workers: number) => Promise<void>
-
 export const createEnqueueMigration =
-  (acceptance: Pick<Acceptance, 'accept'>, registry: Registry): EnqueueMigration =>
-  async (migration, workers) => {
+  (acceptance: Pick<Acceptance, 'accept'>, registry: Registry) =>
+  async (migration: string, workers: number): Promise<void> => {
     const job = registry.get('state-migration')
     const numbers = Array.from({ length: workers }, (_each, index) => index + 1)
     // A key for each worker: asking again adds those that are not at work any more.

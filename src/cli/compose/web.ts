@@ -18,7 +18,7 @@ import { createDashboardPlugin } from './dashboard.ts'
 import { assertDatabaseReady, type Database, openDatabase, waitForPostgres } from './database.ts'
 import { createPushWeb } from './push.ts'
 import { createSiteBodies } from './site-bodies.ts'
-import { createEnqueueMigration, createStateWeb } from './state.ts'
+import { createStateWeb } from './state.ts'
 import { openTracing } from './tracing.ts'
 
 export interface ComposedWeb {
@@ -78,15 +78,8 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
   const authenticator = createAuthenticator({ keys, clock, environmentKeys: config.apiKeys })
   const audit = createAuditLog({ postgres })
   const push = createPushWeb(ground, authenticator, maxListens)
-  const enqueueMigration = createEnqueueMigration(acceptance, registry)
-  const dashboard = createDashboardPlugin(ground, {
-    registry,
-    authenticator,
-    keys,
-    audit,
-    listens: push.listens,
-    enqueueMigration,
-  })
+  const shown = { registry, authenticator, keys, audit, bodies, acceptance }
+  const dashboard = createDashboardPlugin(ground, { ...shown, listens: push.listens })
   let stopping = false
   const web = await createWeb({
     ...ground,
@@ -100,7 +93,7 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     acceptance,
     bodies,
     tracing: await openTracing(ground, 'web'),
-    plugins: [push.plugin, createStateWeb(ground, { enqueue: enqueueMigration, audit }), dashboard],
+    plugins: [push.plugin, createStateWeb(ground, { acceptance, registry, audit }), dashboard],
     limits: { connections: maxListens + 5_000 },
   })
   // What was committed is handed to the queue before the connections close; the reconciler would need a second.

@@ -1,4 +1,5 @@
 import type { RepairReport } from './repair.ts'
+import type { AskedStore, BodiesLook, RepairLook } from './upkeep/look.ts'
 
 /** What keeps bodies whole over the years. Jobs call it (jobs/bodies.ts), and the command line. */
 export interface BodyUpkeep {
@@ -13,6 +14,12 @@ export interface BodyUpkeep {
   rebalance(): AsyncIterable<string>
   sweep(options: SweepOptions): Promise<SweepReport>
   status(): Promise<BodiesStatus>
+  /** The same of the rows alone, for a page that must come soon: of very many a sample is counted. */
+  look(): Promise<BodiesLook>
+  /** How each store answers within so many ms. Never throws. */
+  askStores(waitMs: number): Promise<AskedStore[]>
+  /** What waits for a repair. Asks no store. */
+  repairs(): Promise<RepairLook>
   /** Accepts a place that is empty now under the name of a store, and wishes for a repair of all that lay there. */
   adopt(store: string): Promise<{ wished: number }>
 }

@@ -22,6 +22,8 @@ const texts = {
     'Nothing was withdrawn: it is closed everywhere, or was given to a provider already.',
   ],
   asked: ['good', 'It is asked for. A worker that works on the migration does it; this page follows it.'],
+  'upkeep-begun': ['good', 'The job is added. A worker does it; this page follows it.'],
+  'upkeep-waits': ['bad', 'One waits or runs already, and there is only one at a time.'],
   'unknown-device': ['bad', 'No device of that id is registered.'],
   'unknown-push': ['bad', 'That is not the id of a push.'],
 } satisfies Record<string, [tone: 'good' | 'bad', text: string]>

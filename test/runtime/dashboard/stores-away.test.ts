@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Clock } from '../../../src/core/clock.ts'
+import { createBodies } from '../../../src/domain/bodies/bodies.ts'
 import { createPushes } from '../../../src/domain/push/delivery-log.ts'
 import { createPushInspection } from '../../../src/domain/push/inspection.ts'
 import { createStateAdministration } from '../../../src/domain/state/administration.ts'
@@ -7,7 +8,10 @@ import type { AuditLog } from '../../../src/platform/access.ts'
 import { createLog } from '../../../src/platform/log.ts'
 import { migrate } from '../../../src/platform/postgres/migrate.ts'
 import type { Postgres } from '../../../src/platform/postgres/postgres.ts'
+import { readLatestRuns } from '../../../src/platform/queues/latest-runs.ts'
+import { createLedger } from '../../../src/platform/queues/ledger-postgres.ts'
 import type { DashboardPage } from '../../../src/runtime/dashboard/page.ts'
+import { createBodiesPage, upkeepJobs } from '../../../src/runtime/dashboard/pages/bodies.ts'
 import { createDevicesPage } from '../../../src/runtime/dashboard/pages/devices.ts'
 import { createPushPage } from '../../../src/runtime/dashboard/pages/push.ts'
 import { createPushesPage } from '../../../src/runtime/dashboard/pages/pushes.ts'
@@ -31,6 +35,14 @@ function statesPage(database: Postgres, clock: Clock, audit: AuditLog): Dashboar
   const log = createLog({ level: 'silent', process: 'test' })
   const states = createStateAdministration({ database, clock, log, connect })
   return createStatesPage({ states, enqueue: async () => undefined, audit })
+}
+
+function bodiesPage(postgres: Postgres, clock: Clock, audit: AuditLog): DashboardPage {
+  const log = createLog({ level: 'silent', process: 'test' })
+  const { upkeep } = createBodies({ stores: [], postgres, clock, log })
+  const ledger = createLedger({ postgres, clock })
+  const runs = () => readLatestRuns({ postgres, ledger, names: upkeepJobs })
+  return createBodiesPage({ clock, upkeep, runs, begin: async () => true, audit })
 }
 
 describe('the dashboard', () => {
@@ -84,6 +96,7 @@ describe('the dashboard', () => {
       pagesOf: ({ postgres, clock, audit }) => [
         ...pushPages(postgres, clock, audit),
         statesPage(postgres, clock, audit),
+        bodiesPage(postgres, clock, audit),
       ],
     })
     try {
@@ -99,7 +112,16 @@ describe('the dashboard', () => {
       expect(page).toContain('answered in')
       expect(page).toMatch(/Pushes<\/a><\/dt><dd>.*could not be read \(<code>DATABASE_/s)
       expect(page).toMatch(/Device state<\/a><\/dt><dd>.*could not be read \(<code>DATABASE_/s)
-      const areas = ['/pushes', `/pushes/${id}`, '/devices', '/devices/phone', '/states', `/states/${id}`]
+      expect(page).toMatch(/Bodies<\/a><\/dt><dd>.*could not be read \(<code>DATABASE_/s)
+      const areas = [
+        '/pushes',
+        `/pushes/${id}`,
+        '/devices',
+        '/devices/phone',
+        '/states',
+        `/states/${id}`,
+        '/bodies',
+      ]
       for (const path of ['/jobs', '/failed', '/audit', '/keys', `/jobs/${id}`, ...areas]) {
         const answer = await browser.get(`/dashboard${path}`)
         expect(answer.status).toBe(503)

@@ -7,6 +7,7 @@ import type { Catalog } from '../catalog.ts'
 import { BODY_STORE_INVALID } from '../errors.ts'
 import type { RepairReport } from '../repair.ts'
 import type { BodyUpkeep, Repaired } from '../upkeep.ts'
+import { createAsking, readLook, readRepairs } from './look.ts'
 import { rebalance } from './rebalance.ts'
 import { scrub } from './scrub.ts'
 import { readStatus } from './status.ts'
@@ -38,6 +39,9 @@ export function createUpkeep(parts: UpkeepParts): BodyUpkeep {
     rebalance: () => rebalance(parts.postgres, parts.active, parts.copies),
     sweep: (options) => sweep(parts, options),
     status: () => readStatus(parts.postgres, parts.stores),
+    look: () => readLook(parts.postgres),
+    askStores: createAsking(parts.stores, parts.clock),
+    repairs: () => readRepairs(parts.postgres),
     adopt: (store) => adopt(parts, store),
   }
 }
