@@ -33,8 +33,8 @@ export interface PushService {
   readonly connections: number
   /** What the next requests get; 201 when nothing is said. Given a function, it is asked for each. */
   answer(script: Script | ((received: Received) => Script | Promise<Script>)): void
-  /** Asks all sessions to go away, and goes on serving new ones. */
-  goAway(): void
+  /** Asks all sessions to go away, and goes on serving new ones. With an error code it gives up what is under way. */
+  goAway(farewell?: string, code?: number): void
   close(): Promise<void>
 }
 
@@ -88,8 +88,8 @@ export async function startPushService(
     answer: (next) => {
       script = next
     },
-    goAway: () => {
-      for (const session of sessions) session.goaway()
+    goAway: (farewell = '', code = 0) => {
+      for (const session of sessions) session.goaway(code, 0, Buffer.from(farewell))
     },
     close: () =>
       new Promise((resolve) => {

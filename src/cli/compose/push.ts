@@ -8,26 +8,14 @@ import { createDispatcher } from '../../domain/push/dispatcher.ts'
 import { createListenRows } from '../../domain/push/listen-rows.ts'
 import { createListens, type Listens } from '../../domain/push/listens.ts'
 import { createPushPayloads } from '../../domain/push/payloads.ts'
-import type { Provider } from '../../domain/push/provider.ts'
-import { createGuardedProvider } from '../../domain/push/provider-guard.ts'
-import { createStubProvider } from '../../domain/push/providers/stub.ts'
-import { createWebhookProvider } from '../../domain/push/providers/webhook.ts'
-import { createVapid } from '../../domain/push/providers/webpush/vapid.ts'
-import { createWebpushProvider } from '../../domain/push/providers/webpush.ts'
 import { createPushWorker, type PushWorker } from '../../domain/push/push-worker.ts'
-import { createHttpSender } from '../../domain/push/sender/http-sender.ts'
 import { createStatistics } from '../../domain/push/statistics.ts'
-import type { TransportKind } from '../../domain/push/transport.ts'
 import { createWakes } from '../../domain/push/wakes.ts'
 import type { Authenticator } from '../../platform/access.ts'
 import type { Tracing } from '../../platform/tracing.ts'
 import { createPushRoutes } from '../../runtime/web/push-routes.ts'
 import type { Ground } from '../compose.ts'
-
-/** Longest wait for an answer of a provider, ms. */
-const providerTimeoutMs = 10_000
-/** One origin, team or project that hangs takes no more than `maxWhenSlow` of the 256 sends of a process. */
-const guard = { maxWhenSlow: 64, failures: 5, openMs: 1_000 }
+import { createProviders } from './push-providers.ts'
 
 /** What both tiers and the commands need to bring pushes in. */
 export function createPushIntake(ground: Ground) {
@@ -114,18 +102,4 @@ export function createPushSending(
   })
   const { pushRetentionMs: retentionMs } = config
   return createPushWorker({ postgres, backend, dispatcher, runner, clock, log, retentionMs, drainMs })
-}
-
-function createProviders({ config, clock, releasers }: Ground): ReadonlyMap<TransportKind, Provider> {
-  const sender = createHttpSender({ clock, allowPrivate: config.pushAllowPrivate })
-  releasers.add('push providers', () => sender.close())
-  const timeoutMs = providerTimeoutMs
-  const providers: Provider[] = [createWebhookProvider({ sender, clock, timeoutMs })]
-  const { vapidSubject: subject, vapidPublicKey: publicKey, vapidPrivateKey: privateKey } = config
-  if (subject !== undefined && publicKey !== undefined && privateKey !== undefined) {
-    const vapid = createVapid({ subject, publicKey, privateKey }, clock)
-    providers.push(createWebpushProvider({ sender, vapid, clock, timeoutMs }))
-  }
-  if (config.pushAllowPrivate) providers.push(createStubProvider())
-  return new Map(providers.map((each) => [each.kind, createGuardedProvider(each, { clock, ...guard })]))
 }

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import type { BatonError, Fault } from '../../core/errors.ts'
 import { crossFaults } from './cross-faults.ts'
 import { CONFIG_INVALID } from './errors.ts'
+import { pushSettings } from './push-settings.ts'
 import { choice, flag, integer, list, type Setting, text, url } from './settings.ts'
 
 const day = 86_400_000
@@ -187,68 +188,7 @@ export const settings = {
     unit: 'URL',
     about: 'Where traces are sent, OTLP over HTTP.',
   }),
-  confirmMs: integer(
-    'CONFIRM_MS',
-    undefined,
-    { min: 0, max: day },
-    {
-      default: 'adaptive',
-      unit: 'ms',
-      about:
-        'Default confirmation timeout of a priority push. Unset: twice the reconnect time of the device.',
-    },
-  ),
-  floodIntervalMs: integer(
-    'FLOOD_INTERVAL_MS',
-    10_000,
-    { min: 1, max: day },
-    {
-      default: '10000',
-      unit: 'ms',
-      about: 'At most one cloud push a device in this time, beyond the burst.',
-    },
-  ),
-  floodBurst: integer(
-    'FLOOD_BURST',
-    3,
-    { min: 1, max: 1_000 },
-    {
-      default: '3',
-      unit: 'pushes',
-      about: 'Cloud pushes that a device that was quiet may get at once.',
-    },
-  ),
-  pushAllowPrivate: flag('PUSH_ALLOW_PRIVATE', {
-    default: '0',
-    unit: '0 or 1',
-    about: 'Whether pushes may go to private and loopback addresses. For tests and intranets.',
-  }),
-  pushRetentionMs: integer(
-    'PUSH_RETENTION_MS',
-    7 * day,
-    { min: 60_000, max: 3_650 * day },
-    {
-      default: '604800000',
-      unit: 'ms',
-      about: 'How long closed pushes stay, with their delivery logs.',
-    },
-  ),
-  vapidSubject: text('VAPID_SUBJECT', undefined, {
-    default: 'none',
-    unit: 'mailto: or https:',
-    about:
-      'Whom a push service can write to. Web Push needs all three VAPID settings; `baton push vapid` makes keys.',
-  }),
-  vapidPublicKey: text('VAPID_PUBLIC_KEY', undefined, {
-    default: 'none: no Web Push',
-    unit: 'base64url',
-    about: 'The public key that browsers subscribe with, 65 bytes.',
-  }),
-  vapidPrivateKey: text('VAPID_PRIVATE_KEY', undefined, {
-    default: 'none',
-    unit: 'base64url',
-    about: 'Its private half, 32 bytes.',
-  }),
+  ...pushSettings,
 } satisfies Record<string, Setting<unknown>>
 
 type Settings = typeof settings
@@ -273,7 +213,7 @@ export function loadConfig(environment: Environment = process.env): Config {
     values[key] = readSetting(setting, environment[setting.name], production, faults)
   }
   const config = values as unknown as Config
-  faults.push(...crossFaults(config))
+  faults.push(...crossFaults(config, new Set(faults.map(({ path }) => path))))
   if (faults.length > 0) throw configError(faults)
   return config
 }

@@ -1,4 +1,6 @@
+import type { KeyObject } from 'node:crypto'
 import type { Fault } from '../../core/errors.ts'
+import type { ServiceAccountSetting } from './push-credentials.ts'
 
 /** What is looked at across settings, or more closely than their type says. */
 interface Crossed {
@@ -8,9 +10,17 @@ interface Crossed {
   vapidSubject: string | undefined
   vapidPublicKey: string | undefined
   vapidPrivateKey: string | undefined
+  pushAllowPrivate: boolean
+  apnsTeamId: string | undefined
+  apnsKeyId: string | undefined
+  apnsKey: KeyObject | undefined
+  apnsOrigin: string | undefined
+  fcmServiceAccount: ServiceAccountSetting | undefined
+  fcmOrigin: string | undefined
 }
 
-export function crossFaults(config: Crossed): Fault[] {
+/** @param unusable names of settings that are there, but could not be read; their faults are told already */
+export function crossFaults(config: Crossed, unusable: ReadonlySet<string>): Fault[] {
   const faults: Fault[] = []
   if (config.secret !== undefined && config.secret.length < 16) {
     faults.push({ path: 'BATON_SECRET', message: 'must have at least 16 characters' })
@@ -25,7 +35,7 @@ export function crossFaults(config: Crossed): Fault[] {
       break
     }
   }
-  faults.push(...vapidFaults(config))
+  faults.push(...vapidFaults(config), ...apnsFaults(config, unusable), ...originFaults(config))
   if (config.bodyStores.length === 1) {
     faults.push({ path: 'BODY_STORES', message: 'must name at least two stores' })
   }
@@ -47,4 +57,40 @@ function vapidFaults({ vapidSubject, vapidPublicKey, vapidPrivateKey }: Crossed)
     faults.push({ ...key, path: 'VAPID_PRIVATE_KEY' })
   }
   return faults
+}
+
+function apnsFaults({ apnsTeamId, apnsKeyId, apnsKey }: Crossed, unusable: ReadonlySet<string>): Fault[] {
+  const given = Object.entries({ APNS_TEAM_ID: apnsTeamId, APNS_KEY_ID: apnsKeyId, APNS_KEY: apnsKey })
+  if (given.every(([name, value]) => value === undefined && !unusable.has(name))) return []
+  return given.flatMap(([name, value]) => {
+    if (value === undefined) {
+      return unusable.has(name)
+        ? []
+        : [{ path: name, message: 'must be set: APNs needs team, key id and key' }]
+    }
+    const isId = typeof value !== 'string' || /^[0-9A-Za-z]+$/.test(value)
+    return isId ? [] : [{ path: name, message: 'must have letters and digits only, ten as a rule' }]
+  })
+}
+
+/** What goes to a provider bears a token with which anybody could send. */
+function originFaults({ apnsOrigin, fcmOrigin, fcmServiceAccount, pushAllowPrivate }: Crossed): Fault[] {
+  const urls = {
+    APNS_ORIGIN: apnsOrigin,
+    FCM_ORIGIN: fcmOrigin,
+    FCM_SERVICE_ACCOUNT: fcmServiceAccount?.tokenUri,
+  }
+  return Object.entries(urls).flatMap(([path, text]) => {
+    if (text === undefined) return []
+    const url = URL.parse(text)
+    const what = path === 'FCM_SERVICE_ACCOUNT' ? 'has a token_uri that ' : ''
+    if (!url) return [{ path, message: `${what}is no URL` }]
+    const safe =
+      url.protocol === 'https:' ||
+      pushAllowPrivate ||
+      /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(url.hostname)
+    return safe
+      ? []
+      : [{ path, message: `${what}must begin with https://, unless PUSH_ALLOW_PRIVATE is set` }]
+  })
 }

@@ -41,8 +41,9 @@ export interface HttpSenderOptions {
   /** Certificates that are trusted besides the usual ones, PEM. */
   ca?: string
   connectTimeoutMs?: number
-  /** A session that carried nothing for so long is closed, ms. */
+  /** A session that carried nothing for so long is closed, ms; 0: none is. */
   idleMs?: number
+  pingEveryMs?: number
 }
 
 type Origin = { kind: 'h2'; session: Session } | { kind: 'h1'; until: number }
@@ -105,7 +106,8 @@ function createOrigins(options: HttpSenderOptions): Origins {
       socket.destroy()
       return { kind: 'h1', until: clock.monotonicMs() + rememberMs }
     }
-    const session = createSession(url.origin, socket, options.idleMs ?? 300_000)
+    const { idleMs = 300_000, pingEveryMs = 30_000 } = options
+    const session = createSession(url.origin, socket, { idleMs, pingEveryMs })
     session.onRetired(retired)
     return { kind: 'h2', session }
   }

@@ -10,15 +10,24 @@ export interface Session {
   destroy(): void
 }
 
-const pingEveryMs = 30_000
+export interface SessionOptions {
+  /** A session that carried nothing for so long is closed, ms; 0: none is. */
+  idleMs: number
+  /** How often it is seen whether the other end is still there, ms. */
+  pingEveryMs: number
+}
+
 const pingLimitMs = 5_000
 /** Of an answer; the rest is let go. */
 export const maxAnswerBytes = 4_096
 
-export function createSession(origin: string, socket: TLSSocket, idleMs: number): Session {
+export function createSession(origin: string, socket: TLSSocket, options: SessionOptions): Session {
+  const { idleMs, pingEveryMs } = options
   const session = connect(origin, { createConnection: () => socket, settings: { enablePush: false } })
   const retired: (() => void)[] = []
   let over = false
+  /** What the server said when it went away. Apple gives its reason there and nowhere else. */
+  let farewell = ''
   const retire = (): void => {
     if (over) return
     over = true
@@ -31,7 +40,8 @@ export function createSession(origin: string, socket: TLSSocket, idleMs: number)
     retire()
     session.close()
   })
-  session.once('goaway', () => {
+  session.once('goaway', (_code, _lastStream, data?: Uint8Array) => {
+    farewell = textOf(data)
     retire()
     // Streams that the server still answers end by themselves; then the connection goes.
     session.close()
@@ -44,7 +54,7 @@ export function createSession(origin: string, socket: TLSSocket, idleMs: number)
     post: (request, timeoutMs) =>
       over || session.closed || session.destroyed
         ? Promise.resolve({ kind: 'failed', sent: false, reason: 'the session has ended' })
-        : postOn(session, request, timeoutMs),
+        : postOn(session, request, timeoutMs).then((answer) => withFarewell(answer, farewell)),
     onRetired: (callback) => void retired.push(callback),
     destroy: () => {
       retire()
@@ -52,6 +62,18 @@ export function createSession(origin: string, socket: TLSSocket, idleMs: number)
     },
   }
 }
+
+const textOf = (data: Uint8Array | undefined): string =>
+  data === undefined
+    ? ''
+    : Buffer.from(data.subarray(0, 200))
+        .toString()
+        .replaceAll(/[^\x20-\x7e]+/g, ' ')
+
+const withFarewell = (answer: HttpAnswer, farewell: string): HttpAnswer =>
+  answer.kind === 'failed' && farewell !== ''
+    ? { ...answer, reason: `${answer.reason}; the server went away with ${farewell}` }
+    : answer
 
 /** A connection whose other end is gone without a word swallows every request until somebody asks. */
 function ping(session: ClientHttp2Session): void {

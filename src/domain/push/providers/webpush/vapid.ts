@@ -1,5 +1,6 @@
-import { createPrivateKey, sign } from 'node:crypto'
+import { createPrivateKey } from 'node:crypto'
 import type { Clock } from '../../../../core/clock.ts'
+import { signJwt } from '../jwt.ts'
 
 export interface VapidKeys {
   /** Whom a push service can write to: `mailto:` or `https:`. */
@@ -38,10 +39,7 @@ export function createVapid(keys: VapidKeys, clock: Clock): Vapid {
 
   const make = (origin: string): string => {
     const claims = { aud: origin, exp: Math.floor((clock.now() + lifeMs) / 1_000), sub: keys.subject }
-    const head = Buffer.from('{"typ":"JWT","alg":"ES256"}').toString('base64url')
-    const text = `${head}.${Buffer.from(JSON.stringify(claims)).toString('base64url')}`
-    const signature = sign('sha256', Buffer.from(text), { key, dsaEncoding: 'ieee-p1363' })
-    return `vapid t=${text}.${signature.toString('base64url')}, k=${point.toString('base64url')}`
+    return `vapid t=${signJwt({ alg: 'ES256', key, claims })}, k=${point.toString('base64url')}`
   }
 
   return {
