@@ -154,7 +154,7 @@ it.skipIf(!hasNginx)(
   'a store that hangs costs a large payload no more than the way to its other copy',
   async () => {
     const [folder, nginx] = await Promise.all([storesFolder(), startNginx()])
-    const site = await openPushSite('redis', { BODY_STORES: `webdav+${nginx.url},file:${folder}/b` })
+    const site = await openPushSite('redis', { BODY_STORES: `webdav+${nginx.url.href},file:${folder}/b` })
     const web = await site.startWeb()
     await web.call('PUT', '/v1/devices/phone', { body: { transports: [] } })
     const payload = text(30_000)
