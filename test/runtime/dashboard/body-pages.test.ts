@@ -138,7 +138,7 @@ describe('the page of bodies', () => {
     )
     const page = await shows(operator, /lost<\/span><\/span><span class="tile-figure">1</)
     expect(rowOf(page, 'a put wrote one copy only')).toMatch(
-      /Bodies">1<.*Oldest">2 h<.*at most 3.*10\.0\.0\.9/s,
+      /Bodies">1<.*Oldest">2 h<.*Most tries">3<.*10\.0\.0\.9/s,
     )
     const seen = await viewer.page('/dashboard/bodies')
     expect(seen).toContain('a put wrote one copy only')

@@ -87,7 +87,7 @@ describe('the page of device state', () => {
   it('says in words that there is no migration, and that the gate is open', async () => {
     const page = await viewer.page('/dashboard/states')
     expect(page).toContain('There is no migration yet')
-    expect(page).toMatch(/own store<\/dt><dd>.*open<\/span>/s)
+    expect(page).toMatch(/own store: .*open<\/span>/s)
     await eventually(async () =>
       expect(await viewer.page('/dashboard')).toMatch(
         /Device state<\/a><\/dt><dd>.*open<\/span> no migration is under way/s,
@@ -146,6 +146,10 @@ describe('the page of a migration', () => {
     expect(page).toContain('Advice: <strong>roll back</strong>')
     expect(page).toContain('3 of 40 moved devices (7.5%) lack a state; 2 were allowed. 2 wrote since')
     expect(page).toMatch(/5 % of those moved are allowed/)
+    expect(page).toMatch(/Gate<\/dt><dd>.*closed<\/span> the target, by the storm guard/s)
+    expect(await operator.page(`/dashboard/states/${id}`)).toContain(
+      'Keep the target, let the phones in by portions',
+    )
     await eventually(async () =>
       expect(await viewer.page('/dashboard')).toMatch(
         /storm<\/span> <a[^>]*>[^<]*<\/a> waits for a decision/,
@@ -268,7 +272,9 @@ describe('a real migration', () => {
       await work('watching')
       const over = await operator.page(`/dashboard/states/${id}`)
       expect(over).toMatch(/watching<\/span>/)
-      expect(over).toMatch(/was closed for .* at the cut-over/)
+      expect(over).toMatch(
+        /Gate<\/dt><dd>.*open<\/span> the target is in use; it was closed for .* at the cut-over/s,
+      )
       await operator.post(`/dashboard/states/${id}/roll-back`)
       await work('rolled-back')
       expect(await operator.page(`/dashboard/states/${id}`)).toMatch(

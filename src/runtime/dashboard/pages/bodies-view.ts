@@ -103,7 +103,7 @@ function repairsOf({ bodies: { repairs }, isOperator }: BodiesScene): Html {
       { label: 'Why' },
       { label: 'Bodies', figure: true },
       { label: 'Oldest', figure: true },
-      { label: 'Tries', figure: true },
+      { label: 'Most tries', figure: true },
       ...(isOperator ? [{ label: 'The last error' }] : []),
     ],
     rows: repairs.reasons.map((each) => ({
@@ -111,7 +111,7 @@ function repairsOf({ bodies: { repairs }, isOperator }: BodiesScene): Html {
         each.reason,
         lowerBound(each.waiting, repairs.exact),
         duration(each.oldestMs),
-        html`at most ${figure(each.tries)}`,
+        figure(each.tries),
         ...(isOperator ? [html`<span class="error">${each.error}</span>`] : []),
       ],
     })),

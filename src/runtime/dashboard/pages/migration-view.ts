@@ -82,14 +82,23 @@ const shareText = (share: number): string => `${Math.round(1_000 * share) / 10} 
 const admittedOf = (parts: number): Html =>
   html`<progress max="100" value="${parts}" aria-label="phones that are let in"></progress> ${figure(parts)} % of the phones`
 
-function gateLine({ gate, phase }: MigrationView): Hole {
+const beforeCutOver = new Set<MigrationView['phase']>(['scanning', 'scanned', 'copying', 'ready'])
+
+/** Of the two stores, the one that the phones meet. */
+function gateLine({ gate, phase, stormGuard: { storm, admittedParts } }: MigrationView): Hole {
   if (gate.closedMs !== undefined) {
     const which = phase === 'rolling-back' ? 'the target' : 'the source'
     return html`${stateMark('closed')} ${which} for ${duration(gate.closedMs)} so far`
   }
-  if (gate.lastClosedMs !== undefined)
-    return html`was closed for ${duration(gate.lastClosedMs)} at the cut-over`
-  return 'not closed yet: the source is in use'
+  if (beforeCutOver.has(phase)) return html`${stateMark('open')} the source is in use`
+  const last =
+    gate.lastClosedMs !== undefined && `; it was closed for ${duration(gate.lastClosedMs)} at the cut-over`
+  if (phase !== 'watching') return html`–${last}`
+  if (admittedParts !== undefined)
+    return html`${stateMark('closed')} the target, but for ${admittedParts} % of the phones`
+  return storm
+    ? html`${stateMark('closed')} the target, by the storm guard`
+    : html`${stateMark('open')} the target is in use${last}`
 }
 
 /** What the guard saw, and the choice with its numbers. */
@@ -104,7 +113,7 @@ function stormOf({ view: { stormGuard }, now }: MigrationScene): Hole {
 }
 
 interface Offer {
-  label: string
+  label: (view: MigrationView) => string
   /** What will happen, before anything is changed. */
   plan: (view: MigrationView) => string
   danger?: boolean
@@ -112,42 +121,44 @@ interface Offer {
 
 const offers: Record<Action, Offer> = {
   resume: {
-    label: 'Resume',
+    label: ({ stormGuard }) =>
+      stormGuard.storm ? 'Keep the target, let the phones in by portions' : 'Resume',
     plan: ({ stormGuard, to }) =>
       stormGuard.storm
         ? `Keeps the target (${to}) and lets the phones in by portions; the guard goes on watching.`
         : 'A worker goes on with it.',
   },
   'cut-over': {
-    label: 'Cut over',
+    label: () => 'Cut over',
     plan: ({ from, to, counts, quarantine }) =>
       `Closes ${from}: phones get 503 with Retry-After and lose nothing. When nobody writes there any more, the rest is copied and verified, and ${to} is opened. ${counts.moved} devices are moved and verified; ${quarantine.held} states or files and ${counts.failed} failed devices stay behind. Then point Z-Push at the target and reload it. A roll-back stays possible.`,
     danger: true,
   },
   'roll-back': {
-    label: 'Roll back',
+    label: () => 'Roll back',
     plan: ({ from, to }) =>
       `Closes ${to}, copies every device that wrote there since the cut-over back to ${from}, verified, and opens that. Then point Z-Push at the source again and reload it.`,
     danger: true,
   },
   finish: {
-    label: 'End the watch',
+    label: () => 'End the watch',
     plan: () => 'Ends the watch after the cut-over. A roll-back stays possible.',
   },
   cancel: {
-    label: 'Cancel',
+    label: () => 'Cancel',
     plan: ({ from }) =>
       `Ends it. ${from} was never touched; what was copied stays in the target until \`baton state reset\`.`,
     danger: true,
   },
-  pause: { label: 'Pause', plan: () => 'It stands still after the devices that are under way.' },
+  pause: { label: () => 'Pause', plan: () => 'It stands still after the devices that are under way.' },
 }
 
 function actionsOf({ view, token }: MigrationScene): Hole {
   const offered = offeredActions(view)
   if (offered.length === 0) return html`<p class="help">It is over: there is nothing to do.</p>`
   return offered.map((action) => {
-    const { label, plan, danger } = offers[action]
+    const { label: labelOf, plan, danger } = offers[action]
+    const label = labelOf(view)
     return html`<details class="confirm"><summary>${label}…</summary>
 <form class="actions" method="post" action="${link(`/states/${view.id}/${action}`)}">${token}
   <p>${plan(view)}</p>

@@ -6,7 +6,7 @@ import { duration, figure, instant, size } from '../figures.ts'
 import { type Hole, type Html, html } from '../html.ts'
 import { migrationLink } from '../links.ts'
 import { stateMark } from '../states.ts'
-import { facts, table } from '../table.ts'
+import { table } from '../table.ts'
 
 export interface StatesScene {
   /** The newest first. */
@@ -19,7 +19,7 @@ export interface StatesScene {
 
 export function renderStates({ migrations, underWay, gate, now }: StatesScene): Html {
   return html`<div data-live="gate">
-${facts([["The gate of Baton's own store", gateOf(gate, now)]])}
+<p>The gate of Baton's own store: ${gateOf(gate, now)}</p>
 </div>
 <div data-live="migrations">
 ${underWay.map((view) => cardOf(view))}
@@ -87,9 +87,11 @@ ${size(counts.bytes)}; ${figure(rate.devicesPerSecond)} devices and ${figure(rat
 ${leftOf(counts.pending, etaMs)}`
 }
 
-const leftOf = (pending: number, etaMs: number | undefined): string => {
+const leftOf = (pending: number, etaMs: number | undefined): Hole => {
   if (pending === 0) return 'nothing is pending'
-  return etaMs === undefined ? `${pending} pending, and nothing moves now` : `about ${duration(etaMs)} left`
+  return etaMs === undefined
+    ? html`${figure(pending)} pending, and nothing moves now`
+    : `about ${duration(etaMs)} left`
 }
 
 /** Never 100 % before the last one. */
