@@ -1,7 +1,9 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { createPostgres } from '../../src/platform/postgres/postgres.ts'
 import { testDatabase, testRedis } from '../support/databases.ts'
 import { freePort } from '../support/processes.ts'
+import { apnsAccount, fcmAccount } from '../support/provider-accounts.ts'
+import { serviceCaFile, startPushService } from '../support/push-service.ts'
 import { startRedis } from '../support/servers.ts'
 import { runBaton } from './run-baton.ts'
 
@@ -35,7 +37,17 @@ describe('doctor', () => {
       BATON_API_KEYS: 'operator:a-key-of-sixteen-characters',
     })
     expect({ code, bad: bad(findings) }).toEqual({ code: 0, bad: [] })
-    const names = ['Configuration', 'Jobs', 'Postgres', 'Migrations', 'API keys', 'Redis', 'Eviction']
+    const names = [
+      'Configuration',
+      'Jobs',
+      'Postgres',
+      'Migrations',
+      'API keys',
+      'Redis',
+      'Eviction',
+      'APNs',
+      'FCM',
+    ]
     expect(findings.map((finding) => finding.name)).toEqual(expect.arrayContaining(names))
   })
 
@@ -114,6 +126,66 @@ describe('doctor', () => {
       'PORT',
       'BATON_SECRET',
     ])
+  })
+
+  it('asks the providers of pushes whether they take the credentials, and sends nothing', async () => {
+    const [apple, google] = await Promise.all([startPushService(), startPushService('http')])
+    onTestFinished(async () => {
+      await apple.close()
+      await google.close()
+    })
+    const { teamId, keyId, pem } = apnsAccount()
+    const env = {
+      DATABASE_URL: (await testDatabase()).url,
+      APNS_TEAM_ID: teamId,
+      APNS_KEY_ID: keyId,
+      APNS_KEY: pem,
+      APNS_ORIGIN: apple.origin,
+      FCM_SERVICE_ACCOUNT: JSON.stringify(fcmAccount(`${google.origin}/token`).json),
+      FCM_ORIGIN: google.origin,
+      NODE_EXTRA_CA_CERTS: serviceCaFile,
+    }
+    const states = async (more = {}) => {
+      const { code, findings } = await doctor({ ...env, ...more })
+      const found = findings.filter(({ name }) => name === 'APNs' || name === 'FCM')
+      return { code, found: found.map(({ state, found: text }) => `${state}: ${text}`) }
+    }
+    google.answer({ status: 200, body: '{"access_token":"secret-token","expires_in":3599}' })
+    expect(await states()).toEqual({
+      code: 0,
+      found: [
+        `ok: team ${teamId}, key ${keyId}, ${apple.origin}`,
+        'ok: push@project-1.iam.gserviceaccount.com may send for project-1',
+      ],
+    })
+    google.answer({ status: 400, body: '{"error":"invalid_grant","error_description":"no such account"}' })
+    const port = await freePort()
+    expect(await states({ APNS_ORIGIN: `https://localhost:${port}` })).toEqual({
+      code: 1,
+      found: [
+        expect.stringMatching(/^fault: .*ECONNREFUSED/),
+        'fault: no access token: 400 invalid_grant: no such account',
+      ],
+    })
+    expect((await states({ APNS_TEAM_ID: 'short' })).found[0]).toMatch(/^warning: APNS_TEAM_ID/)
+    expect(apple.received).toEqual([])
+    expect(google.received.map(({ path }) => path)).toEqual(['/token', '/token', '/token'])
+  })
+
+  it('finds credentials of pushes that are none, with which no process starts either', async () => {
+    const env = {
+      DATABASE_URL: (await testDatabase()).url,
+      APNS_TEAM_ID: 'TEAM123456',
+      APNS_KEY: 'nowhere.p8',
+      FCM_SERVICE_ACCOUNT: '{"project_id":"p"}',
+    }
+    const { code, findings } = await doctor(env)
+    expect(code).toBe(78)
+    const named = findings.map(({ found }) => found.split(' ')[0])
+    expect(named).toEqual(['APNS_KEY', 'FCM_SERVICE_ACCOUNT', 'APNS_KEY_ID'])
+    const started = await Promise.all(['worker', 'web'].map((verb) => runBaton([verb], { env })))
+    expect(started.map((each) => each.code)).toEqual([78, 78])
+    for (const { stderr } of started) for (const name of named) expect(stderr).toContain(name)
   })
 
   it('finds a job file that throws', async () => {

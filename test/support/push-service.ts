@@ -3,12 +3,16 @@ import { createServer as createPlain, type Server } from 'node:http'
 import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2'
 import { createServer as createSecure } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { fileURLToPath } from 'node:url'
 
-const fixture = (name: string): string =>
-  readFileSync(new URL(`../fixtures/tls/localhost.${name}.pem`, import.meta.url), 'utf8')
+const fileOf = (name: string): string =>
+  fileURLToPath(new URL(`../fixtures/tls/localhost.${name}.pem`, import.meta.url))
+const fixture = (name: string): string => readFileSync(fileOf(name), 'utf8')
 
 /** The certificate of the service, to be trusted by who sends to it. */
 export const serviceCa = fixture('cert')
+/** The same, for `NODE_EXTRA_CA_CERTS`. */
+export const serviceCaFile = fileOf('cert')
 
 export type Script =
   | { status: number; headers?: Record<string, string>; body?: string }

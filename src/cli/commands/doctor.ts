@@ -6,6 +6,7 @@ import type { Cli, RegisterVerb } from '../cli.ts'
 import { openDatabase } from '../compose/database.ts'
 import { type Finding, fault, ok, warning } from '../doctor/check.ts'
 import { checkPostgres } from '../doctor/postgres-checks.ts'
+import { checkPushProviders } from '../doctor/push-checks.ts'
 import { checkRedis } from '../doctor/redis-checks.ts'
 import { loadJobs } from '../load-jobs.ts'
 
@@ -53,7 +54,7 @@ async function examine(): Promise<Finding[]> {
   }
   if (config.redisUrl) findings.push(...(await checkRedis(config.redisUrl, clock)))
   else findings.push(ok('Redis', 'not used: queues run on Postgres'))
-  findings.push(checkBodies(config))
+  findings.push(checkBodies(config), ...(await checkPushProviders(config, clock)))
   return findings
 }
 

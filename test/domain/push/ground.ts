@@ -59,6 +59,8 @@ export interface PushGround {
 
 interface WorkerOptions {
   provider: Provider
+  /** Several, instead of one. */
+  providers: ReadonlyMap<TransportKind, Provider>
   flood: FloodLimit
 }
 
@@ -155,7 +157,7 @@ async function createGround(engine: 'postgres' | 'redis'): Promise<PushGround & 
     worker: (options = {}) => {
       const stub = createStubProvider()
       const provider = options.provider ?? stub
-      const providers = new Map<TransportKind, Provider>([[provider.kind, provider]])
+      const providers = options.providers ?? new Map<TransportKind, Provider>([[provider.kind, provider]])
       const flood = options.flood ?? noFlood
       const dispatcher = createDispatcher({
         postgres,

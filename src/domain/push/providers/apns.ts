@@ -22,10 +22,10 @@ export interface ApnsOptions {
   origin?: string | undefined
 }
 
-const origins: Record<string, string> = {
-  production: 'https://api.push.apple.com',
-  sandbox: 'https://api.sandbox.push.apple.com',
-}
+/** Where Apple takes pushes for devices of that environment. */
+export const appleOrigin = (environment: string | undefined): string =>
+  environment === 'sandbox' ? 'https://api.sandbox.push.apple.com' : 'https://api.push.apple.com'
+
 /** A payload that does not fit is still looked at for its alert, if it is no longer than this, bytes. */
 const maxBytes = 16_384
 /** What Apple asks for after a 5xx, ms. */
@@ -37,7 +37,7 @@ const pauseMs = 5 * 60_000
 export function createApnsProvider(options: ApnsOptions): Provider {
   const { sender, tokens, clock, timeoutMs } = options
   const originOf = ({ options: { environment } }: StoredTransport): string =>
-    options.origin ?? origins[environment ?? 'production'] ?? 'https://api.push.apple.com'
+    options.origin ?? appleOrigin(environment)
 
   return {
     kind: 'apns',

@@ -36,7 +36,7 @@ export function createFcmProvider(options: FcmOptions): Provider {
       const until = clock.monotonicMs() + timeoutMs
       const token = await access.current()
       if (token.kind === 'failed') {
-        if (token.refused) troubles.tell(faults.credentials, reasonOf(token.result))
+        if (token.refused) troubles.tell(faults.credentials, token.result.reason)
         return token.result
       }
       const leftMs = until - clock.monotonicMs()
@@ -55,8 +55,6 @@ export function createFcmProvider(options: FcmOptions): Provider {
     close: async () => undefined,
   }
 }
-
-const reasonOf = (result: SendResult): string => ('reason' in result ? result.reason : result.kind)
 
 type Answer = Extract<HttpAnswer, { kind: 'answer' }>
 

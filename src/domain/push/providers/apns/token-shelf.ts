@@ -62,7 +62,10 @@ export function createPostgresShelf({ postgres, key }: PostgresShelfOptions): To
       const token = row?.sealed ? opened(row) : undefined
       // What nobody can read would stand in the way of what everybody could.
       if (row?.sealed && !token) {
-        await postgres.query('DELETE FROM provider_tokens WHERE name = $1 AND sealed = $2', [name, row.sealed])
+        await postgres.query('DELETE FROM provider_tokens WHERE name = $1 AND sealed = $2', [
+          name,
+          row.sealed,
+        ])
       }
       return { now: Math.floor(row?.now_ms ?? 0), token }
     },

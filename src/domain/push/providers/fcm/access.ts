@@ -18,7 +18,8 @@ export interface ServiceAccount {
 
 export type Access =
   | { kind: 'token'; text: string }
-  | { kind: 'failed'; refused: boolean; result: SendResult }
+  /** `result`: what becomes of a push. `refused`: the account is not taken, and somebody has to look. */
+  | { kind: 'failed'; refused: boolean; result: Extract<SendResult, { kind: 'retry' | 'unsent' }> }
 
 /** The access token of a service account (RFC 7523), one for all that is sent by this process. */
 export interface FcmAccess {
@@ -128,8 +129,14 @@ function readToken(body: string): { text: string; expiresIn: number } | undefine
   return { text, expiresIn: expiresIn > 0 ? expiresIn : assertionLife }
 }
 
+type Failure = Extract<Access, { kind: 'failed' }>
+
 function failureOf(answer: HttpAnswer, now: number): Access {
-  const failed = (refused: boolean, result: SendResult): Access => ({ kind: 'failed', refused, result })
+  const failed = (refused: boolean, result: Failure['result']): Access => ({
+    kind: 'failed',
+    refused,
+    result,
+  })
   // The push itself went nowhere, whatever became of the question for a token.
   if (answer.kind !== 'answer') {
     return failed(answer.kind === 'refused', { kind: 'unsent', reason: `no access token: ${answer.reason}` })
