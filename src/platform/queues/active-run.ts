@@ -38,6 +38,10 @@ export interface ActiveRun {
   phase: 'starting' | 'running' | 'finishing'
   attempt: number
   maxAttempts: number
+  /** Before this run. */
+  interruptions: number
+  /** What a write of the handler was told last while Postgres was away. */
+  outage: unknown
   origin: JobOrigin | undefined
   /** Monotonic: the start of the handler, and when it must have ended. */
   handlerMs: number
@@ -72,6 +76,8 @@ export function createActiveRun(
     phase: 'starting',
     attempt: delivery.volatile?.attempt ?? 0,
     maxAttempts: delivery.volatile?.attempts ?? 0,
+    interruptions: 0,
+    outage: undefined,
     origin: delivery.volatile?.context as JobOrigin | undefined,
     handlerMs: now.monotonicMs,
     deadlineMs: Number.POSITIVE_INFINITY,

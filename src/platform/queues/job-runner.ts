@@ -11,6 +11,7 @@ import { type ActiveJob, type ActiveRuns, createActiveRuns } from './active-runs
 import type { Consumer, Delivery, Disposition, QueueBackend } from './backend.ts'
 import { type CancelWatch, createCancelWatch } from './cancel-watch.ts'
 import { JOB_CANCELLED, JOB_INTERRUPTED, QUEUE_UNAVAILABLE } from './errors.ts'
+import { createFetching } from './fetching.ts'
 import type { JobMetrics } from './job-metrics.ts'
 import type { Ledger } from './ledger.ts'
 import type { PayloadStore } from './payload-store.ts'
@@ -101,16 +102,15 @@ export function createJobRunner<Deps>(options: JobRunnerOptions<Deps>): JobRunne
     givingUp: givingUp.signal,
     unknownMs: limits.unknownMs,
     unknownSince: new Map(),
+    onUnstarted: () => fetching.pause(),
     onLateEnd: runs.cameHome,
   }
   const consumers = createConsumers(options, runs, engine)
   const cancels = watchCancels(options, runs, limits.cancelLookMs)
 
-  const quiet = (): void => {
-    for (const consumer of consumers) consumer.quiet()
-  }
+  const fetching = createFetching({ consumers, ledger: options.ledger, clock })
   const beginDrain = (): void => {
-    quiet()
+    fetching.quiet()
     draining.abort()
     for (const run of runs) run.wake?.()
   }
@@ -131,7 +131,7 @@ export function createJobRunner<Deps>(options: JobRunnerOptions<Deps>): JobRunne
         throw QUEUE_UNAVAILABLE({ reason: messageOf(error) }, { cause: error })
       })
     },
-    quiet,
+    quiet: fetching.quiet,
     drain: async () => {
       beginDrain()
       await runs.idle()
@@ -140,6 +140,7 @@ export function createJobRunner<Deps>(options: JobRunnerOptions<Deps>): JobRunne
     interrupt,
     active: runs.list,
     close: async (limitMs) => {
+      fetching.quiet()
       if (runs.size > 0) await interrupt('closing', 0)
       const closing = [cancels.stop(), ...consumers.map((each) => each.close(limitMs))]
       await withLimit(Promise.allSettled(closing), limitMs).catch(() => {

@@ -27,6 +27,7 @@ import type { PayloadStore } from './payload-store.ts'
 import type { Places } from './places.ts'
 import type { Registry } from './registry.ts'
 import { failure, judge, type Verdict } from './settlement.ts'
+import { type NotStarted, startRow } from './start-row.ts'
 import type { Suspects } from './suspects.ts'
 
 /** What all runs of a process share. */
@@ -52,14 +53,16 @@ export interface Engine {
   unknownMs: number
   /** When each unknown name was first met. Monotonic. */
   unknownSince: Map<string, number>
+  /** Postgres does not let this process start rows. */
+  onUnstarted(): void
   /** A handler has ended after it was abandoned. */
   onLateEnd(run: ActiveRun): void
 }
 
 /** Stalls of work without a row; the ledger counts those of the others. */
 const poisonStalls = 5
-/** What a suspect waits while another one runs here, ms. */
-const suspectPauseMs = 1_000
+/** What an entry is left to others for whose row this process could not start, ms. */
+const unstartedPauseMs = 500
 const maxUnknownNames = 1_000
 const handedBack: Disposition = { kind: 'handed-back' }
 const finished: Disposition = { kind: 'finished' }
@@ -92,35 +95,10 @@ async function runVolatile(engine: Engine, run: ActiveRun, job: Job): Promise<Di
 
 // --- before the handler
 
-/** Asked until Postgres answers: the same token finds a start whose answer was lost. */
-async function startRow(engine: Engine, run: ActiveRun): Promise<StartResult | { kind: 'called-off' }> {
-  const { id } = run.delivery
-  for (let retry = 1; ; retry++) {
-    try {
-      const result = await engine.ledger.start(id, { token: run.token, runner: engine.runner })
-      if (result.kind !== 'started') return result
-      run.attempt = result.attempt
-      run.maxAttempts = result.maxAttempts
-      run.origin = result.context
-      if (!run.settled && !engine.suspects.admits(run, result.crashes)) {
-        await engine.ledger.finish(id, run.token, { kind: 'snooze', delayMs: suspectPauseMs })
-        return { kind: 'held' }
-      }
-      if (!run.settled) return result
-      // Nobody waited for this answer any more: give the row back, or it is held until this process is gone.
-      await engine.ledger.finish(id, run.token, { kind: 'interrupted' }).catch(() => undefined)
-      return { kind: 'called-off' }
-    } catch (error) {
-      if (run.settled || engine.draining.aborted) return { kind: 'called-off' }
-      await pause(engine, run, { error, retry, what: 'a job could not be started' }, engine.draining)
-    }
-  }
-}
-
 function skip(
   engine: Engine,
   run: ActiveRun,
-  started: Exclude<StartResult, { kind: 'started' }> | { kind: 'called-off' },
+  started: Exclude<StartResult, { kind: 'started' }> | NotStarted,
 ): Disposition {
   switch (started.kind) {
     case 'finished':
@@ -134,6 +112,9 @@ function skip(
       return { kind: 'delayed', ms: Math.max(1, Math.ceil(started.ms)) }
     case 'held':
       return { kind: 'delayed', ms: 1_000 }
+    case 'unstarted':
+      engine.onUnstarted()
+      return { kind: 'delayed', ms: unstartedPauseMs }
     case 'called-off':
       return handedBack
   }
@@ -343,7 +324,7 @@ function record(engine: Engine, run: ActiveRun, verdict: Verdict): void {
     const { error, delayMs } = verdict
     engine.log.info({ ...linesOf(run), code: error.code, delayMs }, 'job failed and is tried again')
   } else if (verdict.kind === 'interrupted') {
-    engine.metrics.interrupted(run.delivery.name, run.stop?.reason ?? 'drain')
+    engine.metrics.interrupted(run.delivery.name, run.stop?.reason ?? (run.outage ? 'postgres' : 'drain'))
     engine.log.info(linesOf(run), 'job interrupted; it goes back to the queue')
   }
 }
