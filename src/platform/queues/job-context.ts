@@ -1,7 +1,8 @@
 import type { Clock } from '../../core/clock.ts'
 import { codeOf, messageOf } from '../../core/errors.ts'
 import type { Log } from '../log.ts'
-import type { Postgres } from '../postgres/postgres.ts'
+import { DATABASE_UNAVAILABLE } from '../postgres/errors.ts'
+import type { Client, Postgres } from '../postgres/postgres.ts'
 import { type ActiveRun, assertWritable, linesOf, loseRun, signalOf } from './active-run.ts'
 import { readCheckpoint } from './checkpoint.ts'
 import { JOB_CONTEXT_MISUSED, JOB_RESULT_INVALID } from './errors.ts'
@@ -43,7 +44,7 @@ export function createJobContext(options: ContextOptions): JobContext<unknown> {
     assertWritable(run, 'once')
     if (run.committed) throw JOB_CONTEXT_MISUSED({ what: 'called once twice; the first has ended the job' })
     let result: unknown
-    await options.database.transaction(async (client) => {
+    await transact(options, async (client) => {
       result = await work(client)
       const fault = resultFault(result)
       if (fault) throw JOB_RESULT_INVALID({ reason: fault })
@@ -93,12 +94,31 @@ export function createJobContext(options: ContextOptions): JobContext<unknown> {
   }
 }
 
+const transact = <T>({ run, database }: ContextOptions, work: (client: Client) => Promise<T>): Promise<T> =>
+  notingOutage(run, database.transaction(work))
+
+/** Keeps the error by which Postgres was away, so that it is known for one that is not the handler's fault. */
+async function notingOutage<T>(run: ActiveRun, write: Promise<T>): Promise<T> {
+  try {
+    return await write
+  } catch (error) {
+    if (DATABASE_UNAVAILABLE.is(error)) run.outage = error
+    throw error
+  }
+}
+
 interface Bound {
   checkpoints: RunCheckpoints
   loops: RunLoops
 }
 
-function bindCheckpoints(options: ContextOptions): Bound {
+function bindCheckpoints(given: ContextOptions): Bound {
+  const { run, ledger } = given
+  const options: ContextOptions = {
+    ...given,
+    database: { transaction: (work) => transact(given, work) },
+    ledger: { ...ledger, saveCheckpoint: (...note) => notingOutage(run, ledger.saveCheckpoint(...note)) },
+  }
   const checkpoints = createRunCheckpoints(options)
   return { checkpoints, loops: createRunLoops(options, checkpoints) }
 }

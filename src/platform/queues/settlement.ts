@@ -10,7 +10,13 @@ import { toJson } from './ledger-json.ts'
 /** What is to be written of a run. `committed`: `once` has written it already. `lost`: nothing may be written. */
 export type Verdict = Ending | { kind: 'committed' } | { kind: 'lost' }
 
-type Judged = Pick<ActiveRun, 'stop' | 'committed' | 'attempt' | 'maxAttempts'>
+type Judged = Pick<ActiveRun, 'stop' | 'committed' | 'attempt' | 'maxAttempts' | 'interruptions' | 'outage'>
+
+/**
+ * So often an outage of Postgres under a handler's own writes uses no attempt. Not without end: a handler whose statement
+ * takes Postgres down would come back for ever.
+ */
+const freeOutages = 10
 
 const maxResultBytes = 262_144
 const maxDelayMs = 366 * 86_400_000
@@ -41,8 +47,14 @@ function judgeReadable(run: Judged, job: Pick<Job, 'backoff'>, settled: Settled)
   }
   if (run.stop?.kind === 'timeout') return failure(run.stop.error, run, job)
   if (run.stop?.kind === 'cancel') return { kind: 'cancelled', reason: 'on request' }
-  if (run.stop?.kind === 'interrupt') return { kind: 'interrupted' }
+  if (isInterrupted(run, settled)) return { kind: 'interrupted' }
   return failure(settled.kind === 'threw' ? settled.error : undefined, run, job)
+}
+
+function isInterrupted({ stop, outage, interruptions }: Judged, settled: Settled): boolean {
+  if (stop?.kind === 'interrupt') return true
+  const isOutage = settled.kind === 'threw' && outage !== undefined && settled.error === outage
+  return isOutage && interruptions < freeOutages
 }
 
 /**

@@ -13,6 +13,8 @@ const run = (more: Partial<ActiveRun> = {}) => ({
   committed: false,
   attempt: 1,
   maxAttempts: 3,
+  interruptions: 0,
+  outage: undefined,
   ...more,
 })
 const nothing: Settled = { kind: 'returned', value: undefined }
@@ -45,6 +47,16 @@ describe('the end of a handler', () => {
     }
     const explicit = judge(run({ stop: stop(kind) }), job, returned(done(1))).kind
     expect(explicit).toBe(kind === 'lost' ? 'lost' : 'completed')
+  })
+
+  it('uses no attempt when Postgres was away under a write of its own, but not for ever', () => {
+    const outage = new Error('away')
+    const kindOf = (more: Partial<ActiveRun>, error: unknown) =>
+      judge(run({ attempt: 3, ...more }), job, threw(error)).kind
+    expect(kindOf({ outage }, outage)).toBe('interrupted')
+    expect(kindOf({ outage, interruptions: 10 }, outage)).toBe('failed')
+    expect(kindOf({ outage }, new Error('another'))).toBe('failed')
+    expect(kindOf({}, outage)).toBe('failed')
   })
 
   it('is what once has committed, whatever came after', () => {
