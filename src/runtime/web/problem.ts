@@ -1,10 +1,20 @@
 import { STATUS_CODES } from 'node:http'
 import { BatonError, codeOf, messageOf } from '../../core/errors.ts'
-import { BODY_TOO_LARGE } from '../../domain/bodies/errors.ts'
+import { BODY_CORRUPT, BODY_TIMEOUT, BODY_TOO_LARGE, BODY_UNAVAILABLE } from '../../domain/bodies/errors.ts'
 import { databaseError } from '../../platform/postgres/postgres.ts'
 import { BODY_MALFORMED, INTERNAL, MEDIA_TYPE_UNSUPPORTED, REQUEST_MALFORMED } from './errors.ts'
 
 export const problemType = 'application/problem+json; charset=utf-8'
+
+/** Instead of texts that name a store: its path or host is for the log and for operators, not for who asks for a body. */
+const detailsForClients: Record<string, string> = {
+  [BODY_CORRUPT.code]:
+    'No sound copy of the body can be read. It is not sent. The bad copies are kept in quarantine; the log has the details.',
+  [BODY_UNAVAILABLE.code]:
+    'A store of bodies cannot do it now. Nothing was changed; try again. The log has the details.',
+  [BODY_TIMEOUT.code]:
+    'A store of bodies did not answer in time. Whether it has the body is not known; try again.',
+}
 
 /** An error as RFC 9457 shows it. `type` leads to the row of the code on the page of documents. */
 export function problemOf(error: BatonError, requestId?: string): string {
@@ -13,7 +23,7 @@ export function problemOf(error: BatonError, requestId?: string): string {
     title: STATUS_CODES[error.traits.status] ?? 'Error',
     status: error.traits.status,
     code: error.code,
-    detail: error.message,
+    detail: detailsForClients[error.code] ?? error.message,
     ...(error.faults ? { errors: error.faults } : {}),
     ...(requestId === undefined ? {} : { requestId }),
   })
