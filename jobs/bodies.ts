@@ -88,7 +88,8 @@ export const bodyJobs = [repairBodies, scrubBodies, rebalanceBodies, sweepBodies
 
 /**
  * Counted anew by reading, since a counter that is one off removes what somebody needs. Any 64 hex digits count: a
- * word that only looks like an id keeps a body too long, which is the harmless mistake. A payload that lies in a body
+ * word that only looks like an id keeps a body too long, which is the harmless mistake. Of a longer run both ends do,
+ * since an escape such as `\b` may stand before an id. A payload that lies in a body
  * itself names in its row what it speaks of.
  */
 export async function keepReferenced(
@@ -148,7 +149,8 @@ async function readPage(
     text: `WITH page AS MATERIALIZED (
         SELECT ${keys}, ${text} AS text FROM ${table} WHERE (${keys}) > (${places}) ORDER BY ${keys} LIMIT 2000)
       SELECT (SELECT ARRAY[${key.map((each) => `${each}::text`).join(', ')}] FROM page ORDER BY ${backwards} LIMIT 1) AS last,
-        (SELECT array_agg(DISTINCT found[1]) FROM page, regexp_matches(text, '[0-9a-f]{64}', 'g') AS found) AS ids`,
+        (SELECT array_agg(DISTINCT body) FROM page, regexp_matches(text, '[0-9a-f]{64,}', 'g') AS found,
+          unnest(ARRAY[left(found[1], 64), right(found[1], 64)]) AS body) AS ids`,
     values: after,
   })
   return { last: rows[0]?.last ?? null, ids: rows[0]?.ids ?? [] }

@@ -323,6 +323,15 @@ describe('a sweep', () => {
       [newId(clock.now()), JSON.stringify(payload), JSON.stringify(result)],
     )
 
+  it('finds an id to which other hex digits are stuck, as an escape before it does', async () => {
+    const [escaped, first, second] = ['a', 'b', 'c'].map((each) => sha256(each)) as [string, string, string]
+    await job({ text: `\b${escaped}` })
+    await job(null, first + second)
+    const candidates = new Set([escaped, first, second])
+    await keepReferenced(postgres, candidates)
+    expect([...candidates]).toEqual([])
+  })
+
   it('removes what nothing refers to, in two steps a day apart, and nothing else', async () => {
     const bodies = open()
     const [old, payload, result] = await Promise.all([put(bodies), put(bodies), put(bodies)])
