@@ -50,41 +50,34 @@ export function createPostgresShelf({ postgres, key }: PostgresShelfOptions): To
     const text = seal.open(row.sealed)
     return text === undefined ? undefined : { text, madeAt: Number(row.made_ms) }
   }
-  return {
-    get: async (name) => {
-      const { rows } = await postgres.query<TokenRow & { now_ms: number }>(
-        `SELECT t.sealed, extract(epoch FROM t.made_at)::float8 * 1000 AS made_ms,
+  const get: TokenShelf['get'] = async (name) => {
+    const { rows } = await postgres.query<TokenRow & { now_ms: number }>(
+      `SELECT t.sealed, extract(epoch FROM t.made_at)::float8 * 1000 AS made_ms,
            extract(epoch FROM now())::float8 * 1000 AS now_ms
          FROM (SELECT) one LEFT JOIN provider_tokens t ON t.name = $1`,
-        [name],
-      )
-      const [row] = rows
-      const token = row?.sealed ? opened(row) : undefined
-      // What nobody can read would stand in the way of what everybody could.
-      if (row?.sealed && !token) {
-        await postgres.query('DELETE FROM provider_tokens WHERE name = $1 AND sealed = $2', [
-          name,
-          row.sealed,
-        ])
-      }
-      return { now: Math.floor(row?.now_ms ?? 0), token }
-    },
+      [name],
+    )
+    const [row] = rows
+    const token = row?.sealed ? opened(row) : undefined
+    // What nobody can read would stand in the way of what everybody could.
+    if (row?.sealed && !token) {
+      await postgres.query('DELETE FROM provider_tokens WHERE name = $1 AND sealed = $2', [name, row.sealed])
+    }
+    return { now: Math.floor(row?.now_ms ?? 0), token }
+  }
+  return {
+    get,
     put: async (name, token, minAgeMs) => {
-      const { rows } = await postgres.query<TokenRow>(
-        `WITH put AS (
-           INSERT INTO provider_tokens AS t (name, sealed, made_at) VALUES ($1, $2, to_timestamp($3 / 1000.0))
-           ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, made_at = excluded.made_at
-             WHERE t.made_at <= excluded.made_at - $4 * interval '1 ms'
-                OR t.made_at > excluded.made_at + ${tolerableMs} * interval '1 ms'
-           RETURNING sealed, made_at)
-         SELECT sealed, extract(epoch FROM made_at)::float8 * 1000 AS made_ms FROM put
-         UNION ALL
-         SELECT sealed, extract(epoch FROM made_at)::float8 * 1000 FROM provider_tokens
-          WHERE name = $1 AND NOT EXISTS (SELECT FROM put)`,
+      const { rowCount } = await postgres.query(
+        `INSERT INTO provider_tokens AS t (name, sealed, made_at) VALUES ($1, $2, to_timestamp($3 / 1000.0))
+         ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, made_at = excluded.made_at
+           WHERE t.made_at <= excluded.made_at - $4 * interval '1 ms'
+              OR t.made_at > excluded.made_at + ${tolerableMs} * interval '1 ms'`,
         [name, seal.close(token.text), token.madeAt, minAgeMs],
       )
-      // None, when another put its first one there at the same moment; the next ask finds it.
-      return (rows[0] && opened(rows[0])) ?? token
+      if (rowCount === 1) return token
+      // A statement of its own: the one above does not see what another put there while it waited.
+      return (await get(name)).token ?? token
     },
   }
 }
