@@ -169,7 +169,8 @@ export const settings = {
     {
       default: '2592000000',
       unit: 'ms',
-      about: 'How long a body is kept after its last upload when no job that is kept refers to it.',
+      about:
+        'How long a body is kept after its last upload when no job, schedule or push that is kept refers to it. A day at least.',
     },
   ),
   spoolFolder: text('SPOOL_FOLDER', '.baton/spool', {
