@@ -53,7 +53,7 @@ export function createApnsProvider(options: ApnsOptions): Provider {
         'apns-topic': transport.options['topic'] ?? '',
         'apns-push-type': pushType,
         'apns-priority': priority,
-        'apns-expiration': expirationOf(message, clock.now()),
+        'apns-expiration': expirationOf(message, tokens.now()),
         'apns-collapse-id': collapseIdOf(message.collapse),
         'content-type': 'application/json',
       }

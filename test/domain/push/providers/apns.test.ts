@@ -106,6 +106,17 @@ describe('APNs', () => {
     expect(service.received[0]?.headers['apns-expiration']).toBe('0')
   })
 
+  it('keeps a push for its life with a clock that is a day off, by the clock that tokens are made by', async () => {
+    const shelf = createMemoryShelf({ ...clock, now: () => clock.now() + 86_400_000 })
+    const one = create(service.origin, createApnsTokens({ ...account, clock, shelf }))
+    await one.provider.send(transport, sampleMessage())
+    const { headers } = service.received[0] as NonNullable<(typeof service.received)[0]>
+    const leftMs = Number(headers['apns-expiration']) * 1_000 - Date.now() - 86_400_000
+    expect(leftMs).toBeGreaterThan(58_000)
+    expect(leftMs).toBeLessThan(62_000)
+    await one.close()
+  })
+
   it('gets the same collapse id for the same key, and another for another', async () => {
     await send()
     await send(sampleMessage({ id: '0196d2f0-5c4e-7a3b-8c1d-000000000000' }))
@@ -172,6 +183,7 @@ describe('APNs', () => {
         texts.shift()
         return 0
       },
+      now: () => 0,
       hold: () => undefined,
     }
     const one = create(service.origin, tokens)

@@ -19,6 +19,8 @@ export interface ApnsTokens {
   current(): Promise<string>
   /** Apple refused this token. @returns how long to wait until there is another, ms: 0 when there is */
   refused(token: string): Promise<number>
+  /** The time by the clock that tokens are made by, epoch ms: that of this machine may be wrong. */
+  now(): number
   /** Apple says that tokens change too often: the one before comes back if it lives, and none is signed for a while. */
   hold(): void
 }
@@ -48,6 +50,8 @@ export function createApnsTokens(options: ApnsTokensOptions): ApnsTokens {
   let held: Held | undefined
   let former: Held | undefined
   let holdUntilMs = 0
+  /** What the shelf's clock shows more than our monotonic one, ms. */
+  let aheadMs: number | undefined
   let flight: Promise<Held> | undefined
 
   const ageOf = (one: Held): number => clock.monotonicMs() - one.bornMs
@@ -62,6 +66,7 @@ export function createApnsTokens(options: ApnsTokensOptions): ApnsTokens {
   const take = async (maxAgeMs: number): Promise<Held> => {
     if (held && clock.monotonicMs() < holdUntilMs && ageOf(held) < deadAgeMs) return held
     const { now, token } = await shelf.get(name)
+    aheadMs = now - clock.monotonicMs()
     if (token && now - token.madeAt < maxAgeMs && !isFuture(token, now)) return hold(token, now)
     const text = signProviderToken(options, now)
     return hold(await shelf.put(name, { text, madeAt: now }, minTokenAgeMs), now)
@@ -82,6 +87,7 @@ export function createApnsTokens(options: ApnsTokensOptions): ApnsTokens {
       // Too young to be replaced: whatever is wrong, a further token may not cure it yet.
       return next.text === token ? Math.max(1_000, minTokenAgeMs - ageOf(next)) : 0
     },
+    now: () => (aheadMs === undefined ? clock.now() : clock.monotonicMs() + aheadMs),
     hold: () => {
       holdUntilMs = clock.monotonicMs() + minTokenAgeMs
       if (former && ageOf(former) < deadAgeMs) held = former
