@@ -114,11 +114,7 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
       child.state = 'killed'
       forked.kill('SIGKILL')
     },
-    refresh: async (limitMs) => {
-      const beat = pulse.next()
-      forked.send({ type: 'tell' })
-      await Promise.race([beat, forked.exited, clock.sleep(limitMs)])
-    },
+    refresh: (limitMs) => untilBeat(forked, pulse, clock.sleep(limitMs)),
     upForMs: () => (upAt === undefined ? undefined : clock.monotonicMs() - upAt),
     missBeat: pulse.miss,
   }
@@ -133,22 +129,30 @@ export function createSupervisedChild(options: SupervisedChildOptions): Supervis
     upAt = clock.monotonicMs()
     if (!mayStart) settleUp(true)
   }
+  const tellUnstartable = (error: unknown): void =>
+    options.log.error({ slot: child.slot, reason: messageOf(error) }, 'child cannot be started')
   forked.onReport((report) => {
     note(child, report, options.log)
     pulse.hear(report)
     if (report.type === 'started') settleUp(true)
     if (report.type === 'waiting' || report.type === 'counts') options.onNews(report)
-    if (report.type === 'ready' && child.state === 'booting') {
-      onReady().catch((error: unknown) =>
-        options.log.error({ slot: child.slot, reason: messageOf(error) }, 'child cannot be started'),
-      )
-    }
+    if (report.type === 'ready' && child.state === 'booting') onReady().catch(tellUnstartable)
   })
   void forked.exited.then(() => {
     clearTimeout(bootTimer)
     settleUp(false)
   })
   return child
+}
+
+async function untilBeat(
+  forked: ReturnType<Fork>,
+  pulse: { next(): Promise<void> },
+  limit: Promise<void>,
+): Promise<void> {
+  const beat = pulse.next()
+  forked.send({ type: 'tell' })
+  await Promise.race([beat, forked.exited, limit])
 }
 
 /** What is known of the event loop of a child: it tells, or it is silent. */

@@ -85,6 +85,7 @@ export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
     },
   })
   const stop = createStop({ ...options, supervisor, heartbeat })
+  const lines = (): string[] => [...describe(state, supervisor)]
 
   return {
     start: async () => {
@@ -111,11 +112,7 @@ export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
       supervisor.quiet()
       void heartbeat.record()
     },
-    report: async () => {
-      // What the last beats told is up to a second old: a job that began since would be missing.
-      await Promise.all(supervisor.children().map((child) => child.refresh(reportWithinMs)))
-      for (const line of describe(state, supervisor)) options.print(line)
-    },
+    report: () => refreshAll(supervisor).then(() => options.print(lines().join('\n'))),
   }
 }
 
@@ -175,6 +172,11 @@ function viewOf(state: NodeState, children: SupervisedChild[]): NodeView {
       loopDelayMs: child.loopDelayMs(),
     })),
   }
+}
+
+/** What the last beats told is up to a second old: a job that began since would be missing. */
+async function refreshAll(supervisor: Supervisor): Promise<void> {
+  await Promise.all(supervisor.children().map((child) => child.refresh(reportWithinMs)))
 }
 
 /** What every child is doing, a line each. Ids and names only, no payloads. */
