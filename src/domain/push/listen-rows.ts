@@ -9,7 +9,7 @@ export interface Registering {
   generation: string | undefined
   listen: string
   node: string
-  /** What is confirmed: up to this number; 'all' that was delivered; or nothing. */
+  /** What is confirmed: up to this number; 'all' that has left for a client; or nothing. */
   confirm: number | 'all' | 'nothing'
 }
 
@@ -41,13 +41,21 @@ export interface FetchedRow {
   latencyMs: number
 }
 
+export interface Answered {
+  device: string
+  listen: string
+  upTo: number
+}
+
 /** Steps 2, 3 and 4 of docs/protocols/push-alarm.md. Every method joins its concurrent callers into one statement. */
 export interface ListenRows {
   register(registering: Registering): Promise<Registered>
   fetch(fetching: Fetching): Promise<Fetched>
+  /** Records that the rows up to this number have left, unless a newer listen has taken over. */
+  answered(answered: Answered): Promise<void>
   /** Confirms up to a number, without a listen. @returns how many, or undefined when the device is not there */
   confirm(device: string, generation: string | undefined, upTo: number): Promise<number | undefined>
-  /** Takes back a delivery whose bytes never left: it would count as delivered, and the next listen confirm it. */
+  /** Takes back a delivery whose bytes never left, so that the next look finds it. */
   giveBack(device: string, listen: string, from: number): Promise<void>
   /** Which of these listens have something to fetch, or were replaced. */
   look(listens: { device: string; listen: string }[]): Promise<string[]>
@@ -61,10 +69,12 @@ export const maxRowBytes = 1_048_576
 export function createListenRows(postgres: Postgres): ListenRows {
   const registers = createDeviceBatcher<Registering, Registered>((items) => register(postgres, items))
   const fetches = createDeviceBatcher<Fetching, Fetched>((items) => fetch(postgres, items))
+  const answers = createDeviceBatcher<Answered, void>((items) => markAnswered(postgres, items))
   const confirms = createDeviceBatcher<Confirming, number | undefined>((items) => confirm(postgres, items))
   return {
     register: (registering) => registers.add(registering),
     fetch: (fetching) => fetches.add(fetching),
+    answered: (answered) => answers.add(answered),
     confirm: (device, generation, upTo) => confirms.add({ device, generation, upTo }),
     giveBack: async (device, listen, from) => {
       await postgres.query({ name: 'push-give-back', text: giveBackText, values: [device, listen, from] })
@@ -98,9 +108,9 @@ WITH want AS (
   SELECT * FROM unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[], $5::bigint[], $6::boolean[])
     AS w(device, generation, listen, node, up_to, everything)
 ), former AS (
-  SELECT d.id, d.listen_id, d.listen_node, d.delivery_seq, d.reconnect_ms, w.listen, w.node,
+  SELECT d.id, d.listen_id, d.listen_node, d.reconnect_ms, w.listen, w.node,
     w.generation IS NULL OR w.generation = d.generation AS ours,
-    least(d.delivery_seq, CASE WHEN w.everything THEN d.delivery_seq ELSE coalesce(w.up_to, 0) END) AS up_to
+    least(d.delivery_seq, CASE WHEN w.everything THEN d.answered_seq ELSE coalesce(w.up_to, 0) END) AS up_to
   FROM devices d JOIN want w ON w.device = d.id ORDER BY d.id FOR NO KEY UPDATE OF d
 ), confirmed AS (
   UPDATE pushes p SET state = 'confirmed', closed_at = now() FROM former f
@@ -223,6 +233,26 @@ async function fetch(postgres: Postgres, items: Fetching[]): Promise<Fetched[]> 
     })
   }
   return items.map((item) => byDevice.get(item.device) ?? { kind: 'replaced' })
+}
+
+const answeredText = `
+WITH held AS (
+  SELECT d.id, w.up_to FROM unnest($1::text[], $2::uuid[], $3::bigint[]) AS w(device, listen, up_to)
+   JOIN devices d ON d.id = w.device AND d.listen_id = w.listen ORDER BY d.id FOR NO KEY UPDATE OF d
+)
+UPDATE devices d SET answered_seq = h.up_to FROM held h WHERE d.id = h.id AND d.answered_seq < h.up_to`
+
+async function markAnswered(postgres: Postgres, items: Answered[]): Promise<void[]> {
+  await postgres.query({
+    name: 'push-answered',
+    text: answeredText,
+    values: [
+      items.map((item) => item.device),
+      items.map((item) => item.listen),
+      items.map((item) => item.upTo),
+    ],
+  })
+  return items.map(() => undefined)
 }
 
 const confirmText = `

@@ -2,6 +2,7 @@ import type { Clock } from '../../core/clock.ts'
 import type { Metrics } from '../../platform/metrics.ts'
 import type { AnswerRoom } from './answer-room.ts'
 import { type AnswerRows, answerRows } from './answer-rows.ts'
+import type { AnsweredMarks } from './answered-marks.ts'
 import { createPositions, type Positions } from './cursor.ts'
 import { type Fetched, type FetchedRow, type ListenRows, maxRowBytes, maxRows } from './listen-rows.ts'
 import type { PushPayloads } from './payloads.ts'
@@ -28,6 +29,8 @@ export interface Listen {
   readonly over: boolean
   /** What is there, or what comes within `waitMs`. Call it again only when the answer is out: rows wait, memory does not. */
   next(waitMs: number): Promise<ListenAnswer>
+  /** To be called when the last answer was handed to the connection: from then on it counts as delivered. */
+  answered(): void
   /** Takes back the last answer, since nobody is there any more to read it. */
   giveBack(): Promise<void>
   /** To be called when the last answer is out, or nobody is there any more: until then it takes up room. */
@@ -50,6 +53,7 @@ export interface OpenListenOptions {
   id: string
   devices: string[]
   rows: ListenRows
+  marks: AnsweredMarks
   payloads: PushPayloads
   room: AnswerRoom
   clock: Clock
@@ -122,10 +126,12 @@ export function createListen(options: OpenListenOptions): OpenListen {
     replace: () => end(state, 'replaced'),
     settle: () => end(state, 'settled'),
     next: (waitMs) => next(state, options, clock.monotonicMs() + waitMs),
+    answered: () => {
+      for (const [device] of moved(state)) options.marks.mark(device, id, state.positions.get(device))
+      state.before = []
+    },
     giveBack: async () => {
-      const undone = [...state.before].filter(
-        ([device, position]) => state.positions.get(device) !== position,
-      )
+      const undone = moved(state)
       await Promise.all(undone.map(([device, position]) => options.rows.giveBack(device, id, position)))
     },
     close: () => {
@@ -137,6 +143,10 @@ export function createListen(options: OpenListenOptions): OpenListen {
   }
   return listen
 }
+
+/** The devices of the last answer that it gave something of, with their positions before it. */
+const moved = ({ before, positions }: State): State['before'] =>
+  before.filter(([device, position]) => positions.get(device) !== position)
 
 function end(state: State, how: State['over']): void {
   state.over ??= how
@@ -212,7 +222,7 @@ async function take(
     return options.stream ? { notification, cursor: positions.cursor() } : { notification }
   })
   if (left) {
-    // It counts as delivered, and a listen without a cursor would confirm what nobody was given.
+    // With a number it would be what was given and not confirmed, which no look finds.
     await options.rows.giveBack(device, options.id, positions.get(device))
     // What cannot be read now is found by the look that every listen gets (open-listens.ts).
     if (left === 'full') markStale(state, device)

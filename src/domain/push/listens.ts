@@ -5,6 +5,7 @@ import type { Log } from '../../platform/log.ts'
 import type { Metrics } from '../../platform/metrics.ts'
 import type { Subscription, WakeBus } from '../../platform/wake-bus.ts'
 import { createAnswerRoom } from './answer-room.ts'
+import { createAnsweredMarks } from './answered-marks.ts'
 import { readCursor } from './cursor.ts'
 import { DEVICE_NOT_FOUND, DEVICE_TOKEN_INVALID } from './errors.ts'
 import { createListen, type Listen, type OpenListen } from './listen.ts'
@@ -58,6 +59,7 @@ export function createListens(options: ListensOptions): Listens {
   const { rows, payloads, wakes, node, clock, log, metrics } = options
   const listens = createOpenListens()
   const room = createAnswerRoom()
+  const marks = createAnsweredMarks(rows, log)
   let subscription: Subscription | undefined
   let looking: { stop(): void } | undefined
   let settling = false
@@ -70,11 +72,12 @@ export function createListens(options: ListensOptions): Listens {
     open: async (request) => {
       const devices = request.listeners.map((each) => each.device)
       const stream = request.stream ?? false
-      const parts = { rows, payloads, room, clock, metrics, stream, forget }
+      const parts = { rows, marks, payloads, room, clock, metrics, stream, forget }
       const listen = createListen({ id: randomUUID(), devices, ...parts })
       // Known here before its rows say so: a wake that comes right after the registration must find it.
       listens.add(listen)
       try {
+        await marks.settled(devices)
         await register(options, listens, listen, request)
       } catch (error) {
         forget(listen)

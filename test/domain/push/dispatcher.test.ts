@@ -43,7 +43,9 @@ it('sends nothing that was confirmed, withdrawn, replaced, normal or past its li
   await accepting.accept([confirmed])
   const node = await web()
   const listen = { listeners: [{ device: phone, generation: undefined }], after: undefined }
-  await (await node.open(listen)).next(0)
+  const first = await node.open(listen)
+  await first.next(0)
+  first.answered()
   await node.open(listen)
   const rest = [
     push(phone),

@@ -11,6 +11,7 @@ const open = (web: Listens, device: string, after?: string): Promise<Listen> =>
 /** Ids of the notifications, once there are any. */
 async function idsOf(listen: Listen, waitMs = 5_000): Promise<string[]> {
   const answer = await listen.next(waitMs)
+  listen.answered()
   return answer.kind === 'notifications' ? answer.given.map((each) => each.notification.id) : [answer.kind]
 }
 
@@ -62,6 +63,23 @@ describe.each(['postgres', 'redis'] as const)('listening, woken over %s', (engin
     await accepting.accept([third])
     expect(await idsOf(await open(nodes[0], phone, cursor))).toEqual([second.id, third.id])
     expect(await state(second.id)).toBe('delivered')
+  })
+
+  it('gives again what never left, also to a listen without a cursor', async () => {
+    const { device, acceptance, push, web, state } = ground()
+    const phone = await device()
+    const nodes = [await web(), await web()] as const
+    const [first, second] = [push(phone), push(phone)]
+    await acceptance().accept([first])
+    const listen = await open(nodes[0], phone)
+    expect(await idsOf(listen)).toEqual([first.id])
+    await acceptance().accept([second])
+    // The process dies here: what it fetched has a number, and no byte of it was sent.
+    expect(await listen.next(5_000)).toMatchObject({ kind: 'notifications' })
+    expect(await idsOf(await open(nodes[1], phone))).toEqual([second.id])
+    expect([await state(first.id), await state(second.id)]).toEqual(['confirmed', 'delivered'])
+    expect(await idsOf(await open(nodes[1], phone), 0)).toEqual(['quiet'])
+    expect(await state(second.id)).toBe('confirmed')
   })
 
   it('confirms all that was delivered by a listen without a cursor, and nothing else', async () => {

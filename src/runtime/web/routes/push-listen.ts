@@ -104,6 +104,7 @@ async function answerOnce(listen: Listen, reply: FastifyReply, waitMs: number): 
     if (answer.kind === 'replaced') throw LISTEN_REPLACED()
     // Nobody is there any more: what was fetched for them must not count as delivered.
     if (answer.kind === 'notifications' && isGone(raw)) await listen.giveBack()
+    raw.once('finish', () => listen.answered())
     reply.header('baton-cursor', answer.cursor).header('cache-control', 'no-store')
     if (answer.kind === 'quiet') return reply.code(204).send()
     return sendText(reply.code(200).type(json), listenJson(answer.cursor, answer.given))
