@@ -23,6 +23,8 @@ export interface ClaimedSend {
   count: number
   /** Tries on this transport, this one included. */
   attempt: number
+  /** How often nothing left for this kind of transport before. */
+  unsent: number
   /** The newest of its rows; its payload as it stands there (payloads.ts). */
   push: { id: string; topic?: string; payload?: string; acceptedAt: string }
   /** How long the provider should keep it, ms. */
@@ -107,9 +109,10 @@ WITH due AS MATERIALIZED (
       CASE v.verdict WHEN 'send' THEN jsonb_build_object('transport', v.kind, 'sendId', v.send_id) ELSE '{}'::jsonb END)
     FROM verdict v WHERE p.device = v.device AND p.hop = v.hop AND p.closed_at IS NULL AND p.due_at <= now()
      AND p.expires_at > now()
-  RETURNING p.device, p.id, p.seq, p.attempts, v.verdict
+  RETURNING p.device, p.id, p.seq, p.attempts, v.verdict, (SELECT count(*)::int FROM jsonb_array_elements(p.log) l
+    WHERE l ->> 'name' = 'unsent' AND l ->> 'transport' = v.kind) AS unsent
 ), taken AS (
-  SELECT device, verdict, count(*)::int AS n, max(attempts) AS attempts, max(seq) AS newest FROM claimed GROUP BY device, verdict
+  SELECT device, verdict, count(*)::int AS n, max(attempts) AS attempts, max(unsent) AS unsent, max(seq) AS newest FROM claimed GROUP BY device, verdict
 ), spent AS (
   UPDATE devices d SET flood_at = greatest(d.flood_at, now()) + $5::int * interval '1 ms'
     FROM taken t WHERE d.id = t.device AND t.verdict = 'send'
@@ -120,7 +123,7 @@ WITH due AS MATERIALIZED (
 )
 SELECT m.*, s.* FROM meta m LEFT JOIN (
   SELECT v.device, v.shard, v.verdict, v.send_id, v.collapse, v.position, v.kind, v.address, v.options, v.registered_at,
-    v.has_next, t.n, t.attempts, p.id::text AS push, p.topic, p.payload::text AS payload,
+    v.has_next, t.n, t.attempts, t.unsent, p.id::text AS push, p.topic, p.payload::text AS payload,
     ceil(extract(epoch FROM v.free_at) * 1000)::bigint::text AS free_ms,
     (extract(epoch FROM p.accepted_at) * 1000)::float8 AS accepted_ms,
     (extract(epoch FROM v.expires_at - now()) * 1000)::float8 AS ttl_ms,
@@ -148,6 +151,7 @@ interface ClaimRow {
   has_next: boolean
   n: number
   attempts: number
+  unsent: number
   push: string
   topic: string | null
   payload: string | null
@@ -195,6 +199,7 @@ const sendOf = (row: ClaimRow): ClaimedSend => ({
   collapse: row.collapse,
   count: row.n,
   attempt: row.attempts,
+  unsent: row.unsent,
   push: {
     id: row.push,
     ...(row.topic === null ? {} : { topic: row.topic }),

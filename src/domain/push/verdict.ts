@@ -9,6 +9,8 @@ const maxRetryAfterMs = 60 * 60_000
 /** With another transport behind it, one that fails this often, or for this long, is given up. */
 const maxAttemptsBeforeNext = 4
 const maxWaitBeforeNextMs = 60_000
+/** Nothing could be sent so often: with the pauses of a breaker, for one or two minutes. */
+const maxUnsentBeforeNext = 12
 /** A transport that has failed this often is as good as dead for this push. */
 const maxAttempts = 30
 
@@ -27,6 +29,8 @@ export function markOf(
       return { kind: 'rejected', reason: result.reason }
     case 'unsent': {
       const waitMs = clamp(result.afterMs ?? backoffMs(1, backoff))
+      if (send.hasNext && send.unsent >= maxUnsentBeforeNext)
+        return { kind: 'rejected', reason: result.reason }
       return { kind: 'unsent', reason: result.reason, waitMs }
     }
     case 'retry':

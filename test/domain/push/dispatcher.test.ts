@@ -230,6 +230,28 @@ it('escalates to the next transport when a sent push is not confirmed in time', 
   expect(given).toMatchObject({ kind: 'notifications', given: { length: 2 } })
 })
 
+it('goes on to the next transport when nothing leaves for the first one for long', async () => {
+  const { device, acceptance, push, worker } = ground()
+  const phone = await device([stubTransport('unreachable'), stubTransport('reachable')])
+  const provider = createStubProvider(
+    (transport, message): SendResult =>
+      transport.address === 'unreachable'
+        ? { kind: 'unsent', reason: 'refused', afterMs: 1 }
+        : { kind: 'accepted', id: message.id },
+  )
+  const sender = worker({ provider })
+  await acceptance().accept([push(phone, { confirmMs: 0 })])
+  await eventually(
+    async () => {
+      await sender.fire(allShards)
+      const addresses = provider.sent.map(({ transport }) => transport.address)
+      expect(addresses.filter((address) => address === 'unreachable')).toHaveLength(13)
+      expect(addresses.at(-1)).toBe('reachable')
+    },
+    { timeoutMs: 15_000, everyMs: 20 },
+  )
+})
+
 it('keeps what has nowhere to go for the next listen, and sends it when a transport comes', async () => {
   const { device, devices, acceptance, push, worker, state } = ground()
   const phone = await device([])
