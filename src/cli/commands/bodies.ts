@@ -1,9 +1,13 @@
-import { createReadStream, createWriteStream } from 'node:fs'
+import { createWriteStream } from 'node:fs'
+import { open as openHandle } from 'node:fs/promises'
+import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { Command } from 'commander'
 import { keepReferenced } from '../../../jobs/bodies.ts'
+import { messageOf } from '../../core/errors.ts'
 import type { BodiesStatus, Repaired } from '../../domain/bodies/upkeep.ts'
 import { loadConfig } from '../../platform/config/config.ts'
+import { INPUT_INVALID } from '../../platform/queues/errors.ts'
 import type { Cli, RegisterVerb } from '../cli.ts'
 import { type BodiesTools, withBodies } from '../compose/bodies.ts'
 
@@ -60,11 +64,20 @@ function registerPut(bodies: Command, cli: Cli): void {
     .option('--json', 'print JSON')
     .action((file: string | undefined, { oneCopy, json }: Output & { oneCopy?: boolean }) =>
       open(async ({ bodies: { put } }) => {
-        const source = file === undefined || file === '-' ? process.stdin : createReadStream(file)
+        const source = file === undefined || file === '-' ? process.stdin : await openFile(file)
         const result = await put(source, oneCopy ? { minCopies: 1 } : {})
         cli.print(json ? JSON.stringify(result) : result.id)
       }),
     )
+}
+
+/** @throws INPUT_INVALID */
+async function openFile(path: string): Promise<Readable> {
+  try {
+    return (await openHandle(path)).createReadStream()
+  } catch (error) {
+    throw INPUT_INVALID({ summary: `${path} cannot be read: ${messageOf(error)}` }, { cause: error })
+  }
 }
 
 function registerGet(bodies: Command, cli: Cli): void {

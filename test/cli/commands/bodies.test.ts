@@ -62,7 +62,7 @@ describe('baton bodies', () => {
     })
     expect(await baton(['put', '/does/not/exist'])).toMatchObject({
       code: 1,
-      err: expect.stringContaining('ENOENT'),
+      err: expect.stringContaining('/does/not/exist cannot be read: ENOENT'),
     })
     expect(await baton(['fly'])).toMatchObject({ code: 2 })
     const odd = { BODY_STORES: 'ftp://a,file:/b' }
