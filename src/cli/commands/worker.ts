@@ -23,7 +23,7 @@ async function runWorker(cli: Cli): Promise<void> {
       fast: () => master?.fast(),
       roll: () => master?.roll(),
       quiet: () => master?.quiet(),
-      report: () => master?.report(),
+      report: () => void master?.report(),
       ignored: (signal) => cli.complain(`baton: stopping already; ${signal} changes nothing`),
     },
   )

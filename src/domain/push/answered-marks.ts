@@ -4,8 +4,8 @@ import type { ListenRows } from './listen-rows.ts'
 
 /** What of this process's answers has left, on its way into the rows: step 3 of docs/protocols/push-alarm.md. */
 export interface AnsweredMarks {
-  /** Not waited for: a mark that is lost makes the rows come a second time. */
-  mark(device: string, listen: string, upTo: number): void
+  /** Never rejects: a mark that is lost makes the rows come a second time. */
+  mark(device: string, listen: string, upTo: number): Promise<void>
   /** Resolves when no mark of these devices is under way: a listen that comes here must find them. */
   settled(devices: readonly string[]): Promise<void>
 }
@@ -23,6 +23,7 @@ export function createAnsweredMarks(rows: ListenRows, log: Log): AnsweredMarks {
           if (underWay.get(device) === marking) underWay.delete(device)
         })
       underWay.set(device, marking)
+      return marking
     },
     settled: async (devices) => {
       const marks = devices.flatMap((device) => underWay.get(device) ?? [])

@@ -29,8 +29,11 @@ export interface Listen {
   readonly over: boolean
   /** What is there, or what comes within `waitMs`. Call it again only when the answer is out: rows wait, memory does not. */
   next(waitMs: number): Promise<ListenAnswer>
-  /** To be called when the last answer was handed to the connection: from then on it counts as delivered. */
-  answered(): void
+  /**
+   * To be called when the last answer leaves: from then on it counts as delivered. Resolves when that is recorded, or
+   * cannot be; never rejects. For the second time it does nothing.
+   */
+  answered(): Promise<void>
   /** Takes back the last answer, since nobody is there any more to read it. */
   giveBack(): Promise<void>
   /** To be called when the last answer is out, or nobody is there any more: until then it takes up room. */
@@ -126,12 +129,14 @@ export function createListen(options: OpenListenOptions): OpenListen {
     replace: () => end(state, 'replaced'),
     settle: () => end(state, 'settled'),
     next: (waitMs) => next(state, options, clock.monotonicMs() + waitMs),
-    answered: () => {
-      for (const [device] of moved(state)) options.marks.mark(device, id, state.positions.get(device))
+    answered: async () => {
+      const given = moved(state)
       state.before = []
+      await Promise.all(given.map(([device]) => options.marks.mark(device, id, state.positions.get(device))))
     },
     giveBack: async () => {
       const undone = moved(state)
+      state.before = []
       await Promise.all(undone.map(([device, position]) => options.rows.giveBack(device, id, position)))
     },
     close: () => {

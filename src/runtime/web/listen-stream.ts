@@ -56,7 +56,7 @@ async function pump(listen: Listen, raw: ServerResponse): Promise<void> {
     if (answer.kind === 'notifications') {
       if (raw.destroyed) return listen.giveBack()
       if (!(await writeAll(raw, answer.given.map(eventOf).join('')))) return
-      listen.answered()
+      void listen.answered()
     } else if (listen.over) {
       raw.end(`retry: ${Math.round(1_000 + Math.random() * comeAgainMs)}\n\n`)
       return

@@ -45,7 +45,7 @@ it('sends nothing that was confirmed, withdrawn, replaced, normal or past its li
   const listen = { listeners: [{ device: phone, generation: undefined }], after: undefined }
   const first = await node.open(listen)
   await first.next(0)
-  first.answered()
+  await first.answered()
   await node.open(listen)
   const rest = [
     push(phone),

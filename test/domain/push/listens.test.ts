@@ -11,7 +11,7 @@ const open = (web: Listens, device: string, after?: string): Promise<Listen> =>
 /** Ids of the notifications, once there are any. */
 async function idsOf(listen: Listen, waitMs = 5_000): Promise<string[]> {
   const answer = await listen.next(waitMs)
-  listen.answered()
+  await listen.answered()
   return answer.kind === 'notifications' ? answer.given.map((each) => each.notification.id) : [answer.kind]
 }
 

@@ -25,7 +25,7 @@ const open = async (device: string, after?: string): Promise<Listen> =>
 
 async function given(listen: Listen, waitMs = 0): Promise<Notification[]> {
   const answer = await listen.next(waitMs)
-  listen.answered()
+  await listen.answered()
   return answer.kind === 'notifications' ? answer.given.map(({ notification }) => notification) : []
 }
 

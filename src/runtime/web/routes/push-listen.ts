@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
+import { withLimit } from '../../../core/lifecycle.ts'
 import { LISTEN_REPLACED } from '../../../domain/push/errors.ts'
 import type { Given, Listen } from '../../../domain/push/listen.ts'
 import type { Listens } from '../../../domain/push/listens.ts'
@@ -67,7 +68,8 @@ export function addPushListen(server: FastifyInstance, options: PushListenOption
       const stream = request.headers.accept?.includes('text/event-stream') === true
       const waitMs = waitMsOf(request)
       const listen = await openListen(options, request, stream)
-      return stream ? streamListen(listen, request, reply) : answerOnce(listen, reply, waitMs)
+      if (stream) return streamListen(listen, request, reply)
+      return answerOnce(listen, reply, { waitMs, hasCursor: request.query.after !== undefined })
     },
   )
   addConfirm(server, options)
@@ -95,7 +97,14 @@ function waitMsOf(request: FastifyRequest<ListenQuery>): number {
   throw INPUT_INVALID({ summary: `waitMs ${fault.message}` }, { faults: [fault] })
 }
 
-async function answerOnce(listen: Listen, reply: FastifyReply, waitMs: number): Promise<FastifyReply> {
+/** An answer does not wait for its mark beyond this time, ms: then it may come a second time. */
+const markWithinMs = 2_000
+
+async function answerOnce(
+  listen: Listen,
+  reply: FastifyReply,
+  { waitMs, hasCursor }: { waitMs: number; hasCursor: boolean },
+): Promise<FastifyReply> {
   const { raw } = reply
   // Until its bytes are out an answer takes up room: a listen ends with its connection or its response.
   raw.once('close', () => listen.close())
@@ -104,7 +113,8 @@ async function answerOnce(listen: Listen, reply: FastifyReply, waitMs: number): 
     if (answer.kind === 'replaced') throw LISTEN_REPLACED()
     // Nobody is there any more: what was fetched for them must not count as delivered.
     if (answer.kind === 'notifications' && isGone(raw)) await listen.giveBack()
-    raw.once('finish', () => listen.answered())
+    else if (!hasCursor) await withLimit(listen.answered(), markWithinMs).catch(() => undefined)
+    raw.once('finish', () => void listen.answered())
     reply.header('baton-cursor', answer.cursor).header('cache-control', 'no-store')
     if (answer.kind === 'quiet') return reply.code(204).send()
     return sendText(reply.code(200).type(json), listenJson(answer.cursor, answer.given))

@@ -160,7 +160,7 @@ async function pump(socket: Socket, listen: Listen, pulse: Pulse): Promise<void>
       pulse.sent(text.length)
       sendTo(socket, text)
     }
-    listen.answered()
+    void listen.answered()
   }
 }
 
