@@ -6,6 +6,7 @@ const measured = [
   'bodies-connections',
   'bodies-queue',
   'job-storm',
+  'push-emptied',
   'push-flood',
   'push-http',
   'push-nodes',

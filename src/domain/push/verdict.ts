@@ -27,12 +27,8 @@ export function markOf(
       return { kind: 'gone', reason: result.reason, goneAt: result.at }
     case 'rejected':
       return { kind: 'rejected', reason: result.reason }
-    case 'unsent': {
-      const waitMs = clamp(result.afterMs ?? backoffMs(1, backoff))
-      if (send.hasNext && send.unsent >= maxUnsentBeforeNext)
-        return { kind: 'rejected', reason: result.reason }
-      return { kind: 'unsent', reason: result.reason, waitMs }
-    }
+    case 'unsent':
+      return unsentMark(send, result.reason, clamp(result.afterMs ?? backoffMs(1, backoff)))
     case 'retry':
     case 'device-limited': {
       const waitMs = clamp(result.afterMs ?? backoffMs(send.attempt, backoff))
@@ -41,6 +37,11 @@ export function markOf(
       return givenUp ? { kind: 'rejected', reason } : { kind: 'retry', reason, waitMs }
     }
   }
+}
+
+function unsentMark({ hasNext, unsent }: ClaimedSend, reason: string, waitMs: number): Mark {
+  const givenUp = hasNext && unsent >= maxUnsentBeforeNext
+  return givenUp ? { kind: 'rejected', reason } : { kind: 'unsent', reason, waitMs }
 }
 
 const clamp = (waitMs: number): number => Math.min(Math.max(waitMs, 50), maxRetryAfterMs)
