@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { type BenchResult, type Measure } from './result.ts'
@@ -13,14 +14,29 @@ if (unknown.length > 0) {
 }
 
 const results: BenchResult[] = []
-for (const part of wanted.length > 0 ? wanted : parts) {
-  const module: { run(): Promise<BenchResult> } = await import(`./${part}.ts`)
-  const result = await module.run()
+const chosen = wanted.length > 0 ? wanted : parts
+for (const part of chosen) {
+  const result = chosen.length === 1 ? await measure(part) : measureApart(part)
   results.push(result)
   if (!words.includes('--json')) print(result)
 }
 console.log(JSON.stringify({ machine: machine(), versions: versions(), results }, null, 2))
 process.exit(0)
+
+async function measure(part: string): Promise<BenchResult> {
+  const module: { run(): Promise<BenchResult> } = await import(`./${part}.ts`)
+  return module.run()
+}
+
+/** In a process of its own: what one part leaves in memory would count in the next. */
+function measureApart(part: string): BenchResult {
+  const stdio: ('ignore' | 'pipe' | 'inherit')[] = ['ignore', 'pipe', 'inherit']
+  const output = execFileSync(process.execPath, [import.meta.filename, part, '--json'], { stdio })
+  const {
+    results: [result],
+  } = JSON.parse(output.toString()) as { results: [BenchResult] }
+  return result
+}
 
 function print(result: BenchResult): void {
   console.log(`\n${result.name}`)
