@@ -10,6 +10,7 @@ import { type ActiveRun, createActiveRun, linesOf, loseRun, stopRun } from './ac
 import { type ActiveJob, type ActiveRuns, createActiveRuns } from './active-runs.ts'
 import type { Consumer, Delivery, Disposition, QueueBackend } from './backend.ts'
 import { type CancelWatch, createCancelWatch } from './cancel-watch.ts'
+import { concludeFault } from './conclude-run.ts'
 import { JOB_CANCELLED, JOB_INTERRUPTED, QUEUE_UNAVAILABLE } from './errors.ts'
 import { createFetching } from './fetching.ts'
 import type { JobMetrics } from './job-metrics.ts'
@@ -17,7 +18,8 @@ import type { Ledger } from './ledger.ts'
 import type { PayloadStore } from './payload-store.ts'
 import { createAllPlaces } from './places.ts'
 import type { Registry } from './registry.ts'
-import { concludeFault, type Engine, runJob } from './run-job.ts'
+import type { Engine } from './run-engine.ts'
+import { runJob } from './run-job.ts'
 import { createSuspects } from './suspects.ts'
 
 export interface JobRunnerOptions<Deps> {

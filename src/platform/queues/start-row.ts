@@ -1,7 +1,7 @@
 import { type ActiveRun } from './active-run.ts'
 import type { StartResult } from './ledger.ts'
 import { pause } from './outage-pause.ts'
-import type { Engine } from './run-job.ts'
+import type { Engine } from './run-engine.ts'
 
 /** Nobody waits for it any more, or Postgres does not let this process start it. */
 export type NotStarted = { kind: 'called-off' | 'unstarted' }
