@@ -2,11 +2,10 @@ import type { Clock } from '../../core/clock.ts'
 import { newId } from '../../core/ids.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Postgres } from '../../platform/postgres/postgres.ts'
-import { MIGRATION_PHASE_WRONG, STATE_TARGET_FOREIGN, STATE_URL_INVALID } from './errors.ts'
+import { STATE_URL_INVALID } from './errors.ts'
 import { type EngineOptions, runMigration } from './migration/engine.ts'
 import {
   defaultOptions,
-  gateOf,
   isOver,
   type Migration,
   type MigrationOptions,
@@ -14,6 +13,7 @@ import {
   type Wanted,
 } from './migration/migration.ts'
 import { allowedPhases, createMigrations, type Migrations } from './migration/migrations.ts'
+import { resetMigration } from './migration/reset.ts'
 import { createFigures, type Figures } from './migration/rows/figures.ts'
 import { type Verification, verifyStores } from './migration/verify.ts'
 import { type MigrationView, readRate, toView } from './migration/view.ts'
@@ -113,7 +113,8 @@ export function createStateAdministration(options: AdministrationOptions): State
     failed: (id, limit) => figures.failed(id, limit),
     gate: () => readGate(database),
     verify: (id, watch) => verify({ open, migrations, figures }, id, watch ?? {}),
-    reset: (id, onProgress) => reset({ open, migrations, figures }, id, onProgress ?? (() => undefined)),
+    reset: (id, onProgress) =>
+      resetMigration({ open, migrations, figures }, id, onProgress ?? (() => undefined)),
     work: (id, work) => runMigration(id, { ...work, migrations, openStore: open, clock, log }),
   }
 }
@@ -248,80 +249,4 @@ async function verify(
   } finally {
     await Promise.allSettled([source.close(), target.close()])
   }
-}
-
-const resettable: Phase[] = ['copying', 'ready', 'cancelled', 'rolled-back']
-
-/** Step 13 of the protocol. The rows go last, so that a reset that was cut short can be repeated. */
-async function reset(
-  { open, migrations, figures }: Pick<Tools, 'open' | 'migrations' | 'figures'>,
-  id: string,
-  onProgress: (devices: number) => void,
-): Promise<number> {
-  const migration = await migrations.get(id)
-  const { phase } = migration
-  if (phase === 'scanning' || phase === 'scanned') {
-    await migrations.remove(id)
-    return 0
-  }
-  const wrong = { id, phase, action: 'reset', wanted: resettable.join(', ') }
-  if (!resettable.includes(phase)) throw MIGRATION_PHASE_WRONG(wrong)
-  if (!(await migrations.lead(id, `reset ${id}`))) {
-    throw MIGRATION_PHASE_WRONG({
-      ...wrong,
-      phase: `${phase} and an engine works on it`,
-      wanted: 'cancelled first',
-    })
-  }
-  await migrations.advance(id, ['copying', 'ready'], {
-    phase: 'cancelled',
-    wanted: null,
-    stamps: ['finished_at'],
-  })
-  const target = open(migration.targetUrl)
-  try {
-    // One that never copied never marked its target, either.
-    const { total } = (await figures.progress(id)).devices
-    const removed =
-      total === 0 ? await unmark(target, gateOf(id)) : await empty(target, gateOf(id), onProgress)
-    await migrations.remove(id)
-    return removed
-  } finally {
-    await migrations.unlead(id, `reset ${id}`)
-    await target.close()
-  }
-}
-
-async function unmark(target: MovableStore, gate: string): Promise<number> {
-  const version = await target.version().catch(() => undefined)
-  if (version === gate) await target.dismantle()
-  return 0
-}
-
-async function empty(
-  target: MovableStore,
-  gate: string,
-  onProgress: (devices: number) => void,
-): Promise<number> {
-  const version = await target.version().catch(() => undefined)
-  // Never prepared, or emptied by a reset before this one.
-  if (version === undefined) return 0
-  if (version !== gate) {
-    const reason = 'it does not bear the mark of this migration, so nothing in it was touched'
-    throw STATE_TARGET_FOREIGN({ place: target.place, reason })
-  }
-  let removed = 0
-  for await (const device of target.devices()) {
-    await target.replace([{ device, fill: nothing, keep: new Set() }])
-    onProgress(++removed)
-  }
-  const links = []
-  for await (const link of target.links()) links.push(link)
-  await target.applyLinks({ add: [], remove: links })
-  await target.dismantle()
-  return removed
-}
-
-async function* nothing() {
-  // A device without states.
 }
