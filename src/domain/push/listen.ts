@@ -195,15 +195,14 @@ async function fetchSome(state: State, options: OpenListenOptions, until: number
         options.rows.fetch({ device, listen: options.id, position: positions.get(device) }),
       ),
     )
-    for (const [index, each] of fetched.entries()) {
-      if (each.kind === 'replaced') end(state, 'replaced')
-      // There may be more than one answer holds.
-      else if (each.rows.length >= maxRows || bytesIn(each.rows) >= maxRowBytes)
-        markStale(state, some[index] ?? '')
-    }
-    const { answers, leave } = await answerRows(fetched.map(rowsOf), options.payloads, takeRoom)
+    if (fetched.some(({ kind }) => kind === 'replaced')) end(state, 'replaced')
+    const rows = fetched.map(rowsOf)
+    const { answers, leave } = await answerRows(rows, options.payloads, takeRoom)
     if (state.closed) leave()
     else state.leave = leave
+    // Not of rows whose payload cannot be read now: those would be fetched again as fast as Postgres answers.
+    for (const [index, { left }] of answers.entries())
+      if (left === undefined && mayHaveMore(rows[index] ?? [])) markStale(state, some[index] ?? '')
     const given = answers.map((answer, index) => take(state, options, some[index] ?? '', answer))
     return (await Promise.all(given)).flat()
   } catch (error) {
@@ -236,6 +235,9 @@ async function take(
 }
 
 const rowsOf = (fetched: Fetched): FetchedRow[] => (fetched.kind === 'rows' ? fetched.rows : [])
+
+/** Whether a fetch ended because it had enough. */
+const mayHaveMore = (rows: FetchedRow[]): boolean => rows.length >= maxRows || bytesIn(rows) >= maxRowBytes
 
 const bytesIn = (rows: FetchedRow[]): number =>
   rows.reduce((sum, { notification: { payload } }) => sum + Buffer.byteLength(payload ?? ''), 0)

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { rename, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { createSystemClock } from '../../../src/core/clock.ts'
 import { PUSH_PAYLOAD_UNAVAILABLE } from '../../../src/domain/push/errors.ts'
 import type { Listen } from '../../../src/domain/push/listen.ts'
@@ -117,6 +117,23 @@ it('holds up what cannot be read now, and what came after it, until it can', asy
     [pushes[2].id, undefined],
   ])
 }, 40_000)
+
+it('asks for what cannot be read now with every look, and not as fast as it can', async () => {
+  const { device, acceptance, push, postgres } = ground()
+  const phone = await device()
+  // As many as one fetch brings: there may be more behind them.
+  const pushes = Array.from({ length: 100 }, (_, index) =>
+    push(phone, index === 0 ? { payload: payloadOf(20_000) } : {}),
+  )
+  await acceptance().accept(pushes)
+  const bringBack = await takeAwayStores()
+  const asked = vi.spyOn(postgres, 'query')
+  onTestFinished(() => asked.mockRestore())
+  expect(await given(await open(phone))).toEqual([])
+  const fetched = asked.mock.calls.filter(([sql]) => typeof sql === 'object' && sql.name === 'push-fetch')
+  expect(fetched).toHaveLength(1)
+  await bringBack()
+})
 
 it('says so when no copy is left, and goes on with what came after it', async () => {
   const { device, acceptance, push, folder } = ground()
