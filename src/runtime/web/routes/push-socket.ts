@@ -62,8 +62,12 @@ export async function addPushSocket(server: FastifyInstance, options: PushListen
       preValidation: async (request: FastifyRequest<ListenQuery>) => {
         const listeners = await options.access.listeners(request)
         request.listen = { listen: await openListen(options, request, true), listeners }
-        // A client that goes away before the upgrade must not leave its listen behind.
-        request.raw.once('close', () => request.listen?.listen.close())
+        // A client that goes away before the upgrade must not leave its listen behind. Of a request that asks for an
+        // upgrade only the connection says so.
+        const { socket } = request.raw
+        const close = (): void => request.listen?.listen.close()
+        if (socket.destroyed) close()
+        else socket.once('close', close)
       },
     },
     (socket: Socket, request) => {

@@ -1,0 +1,64 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect } from 'node:net'
+import Fastify from 'fastify'
+import { expect, it, onTestFinished } from 'vitest'
+import type { Listen } from '../../../src/domain/push/listen.ts'
+import type { Listens } from '../../../src/domain/push/listens.ts'
+import { addPushSocket } from '../../../src/runtime/web/routes/push-socket.ts'
+import { eventually } from '../../support/processes.ts'
+
+/** The route alone, with listens that open when `opened` resolves. */
+async function start(opened: Promise<void>) {
+  const counts = { asked: 0, closed: 0 }
+  const listen: Listen = {
+    devices: ['phone'],
+    cursor: 'cursor',
+    over: false,
+    next: () => new Promise(() => undefined),
+    answered: async () => undefined,
+    giveBack: async () => undefined,
+    close: () => void (counts.closed += 1),
+  }
+  const open = async (): Promise<Listen> => {
+    counts.asked += 1
+    await opened
+    return listen
+  }
+  const listener = { device: 'phone', generation: undefined }
+  const server = Fastify()
+  await addPushSocket(server, {
+    listens: { open, size: 0 } as unknown as Listens,
+    access: { listeners: async () => [listener], listener: async () => listener },
+    maxListens: 10,
+  })
+  await server.listen({ port: 0, host: '127.0.0.1' })
+  onTestFinished(() => server.close())
+  return { counts, port: (server.server.address() as AddressInfo).port }
+}
+
+const upgrade = [
+  'GET /v1/listen/ws?device=phone HTTP/1.1',
+  'host: localhost',
+  'connection: upgrade',
+  'upgrade: websocket',
+  'sec-websocket-version: 13',
+  'sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==',
+  '\r\n',
+].join('\r\n')
+
+it.each(['destroy', 'resetAndDestroy'] as const)(
+  'leaves no listen behind of a client that has gone (%s) before its WebSocket is open',
+  async (go) => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const { counts, port } = await start(promise)
+    const client = connect(port, '127.0.0.1')
+    await once(client, 'connect')
+    client.write(upgrade)
+    await eventually(() => expect(counts.asked).toBe(1))
+    client[go]()
+    // Its end arrives here while the listen is being opened.
+    await new Promise((done) => setTimeout(done, 100))
+    resolve()
+    await eventually(() => expect(counts.closed).toBe(1))
+  },
+)
