@@ -86,6 +86,15 @@ describe('the provider token', () => {
     expect(second.claims['iat']).toBe(Math.floor(clock.now() / 1_000))
   })
 
+  it('is signed all the same while the shelf hangs, soon enough for what is to be sent', async () => {
+    const never = (): Promise<never> => new Promise(() => undefined)
+    const { tokens } = make({ get: never, put: never })
+    const askedAt = performance.now()
+    const first = await tokens.current()
+    expect(performance.now() - askedAt).toBeLessThan(6_000)
+    expect(await tokens.current()).toBe(first)
+  }, 8_000)
+
   it('is signed all the same while the shelf is away, and not more often', async () => {
     const away: TokenShelf = {
       get: () => Promise.reject(new Error('away')),

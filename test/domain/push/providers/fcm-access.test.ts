@@ -82,6 +82,24 @@ describe('the access token of a service account', () => {
     })
   })
 
+  it('goes on being used while who gives them hangs, though one question takes all the time of a send', async () => {
+    const { account } = made
+    const patient = createFcmAccess({
+      sender,
+      account: { ...account, tokenUri: tokens.uri },
+      clock,
+      timeoutMs: 5_000,
+    })
+    await patient.current()
+    tokens.service.answer('hang')
+    clock.pass(56 * minute)
+    const askedAt = performance.now()
+    const all = await Promise.all([patient.current(), patient.current()])
+    all.push(await patient.current())
+    expect(performance.now() - askedAt).toBeLessThan(3_000)
+    expect(all).toEqual(all.map(() => ({ kind: 'token', text: 'access-1' })))
+  })
+
   it('is fetched anew when FCM refuses it, once', async () => {
     await access.current()
     clock.pass(2 * minute)

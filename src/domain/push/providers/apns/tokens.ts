@@ -1,5 +1,6 @@
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto'
 import type { Clock } from '../../../../core/clock.ts'
+import { withLimit } from '../../../../core/lifecycle.ts'
 import { signJwt } from '../jwt.ts'
 import { createMemoryShelf, isFuture, type ShelvedToken, type TokenShelf } from './token-shelf.ts'
 
@@ -36,6 +37,8 @@ export const minTokenAgeMs = 20 * 60_000
 export const renewAgeMs = 50 * 60_000
 /** The age up to which a token is better than none, ms. */
 const deadAgeMs = 59 * 60_000
+/** Longest wait for each answer of the shelf, ms: a send has 10 s in all. */
+const shelfWaitMs = 2_000
 
 /** A token, and when it was made by our monotonic clock, which never jumps. */
 interface Held {
@@ -105,12 +108,13 @@ function nameOf({ teamId, keyId, key }: ApnsKey): string {
   return `apns:${teamId}:${keyId}:${createHash('sha256').update(spki).digest('base64url').slice(0, 12)}`
 }
 
-/** A shelf that is away costs the sharing, not the sending. */
+/** A shelf that is away, or hangs, costs the sharing, not the sending. */
 function withFallback(shelf: TokenShelf, own: TokenShelf): TokenShelf {
   return {
-    get: (name) => shelf.get(name).catch(() => own.get(name)),
+    get: (name) => withLimit(shelf.get(name), shelfWaitMs).catch(() => own.get(name)),
     put: async (name, token, minAgeMs) => {
-      const kept = await shelf.put(name, token, minAgeMs).catch(() => own.put(name, token, minAgeMs))
+      const shared = withLimit(shelf.put(name, token, minAgeMs), shelfWaitMs)
+      const kept = await shared.catch(() => own.put(name, token, minAgeMs))
       await own.put(name, kept, 0)
       return kept
     },

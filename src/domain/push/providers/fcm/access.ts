@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../../../../core/clock.ts'
+import { withLimit } from '../../../../core/lifecycle.ts'
 import type { SendResult } from '../../provider.ts'
 import type { HttpAnswer, HttpSender } from '../../sender/http-sender.ts'
 import { retryAfterMs } from '../../sender/retry-after.ts'
@@ -45,6 +46,8 @@ const assertionLife = 3_600
 const marginMs = 5 * 60_000
 /** A token that cannot be replaced goes on being used until so long before its end, ms. */
 const lastMs = 15_000
+/** Whoever has such a token waits no longer than this from the question for another, ms. */
+const patienceMs = 1_000
 /** A token that was refused at this age could be one that was taken back, ms. */
 const freshMs = 60_000
 /** By how much the clock has to be off before that is what is blamed, ms. */
@@ -61,9 +64,13 @@ interface Held {
 
 export function createFcmAccess({ sender, account, clock, timeoutMs }: FcmAccessOptions): FcmAccess {
   let held: Held | undefined
-  let flight: Promise<Access> | undefined
+  let flight: { access: Promise<Access>; atMs: number } | undefined
   /** What the clock of Google says more than ours, ms. */
   let skewMs = 0
+
+  /** The token that there is, while it can still be used. */
+  const living = (): Access | undefined =>
+    held && clock.monotonicMs() < held.endsAtMs - lastMs ? { kind: 'token', text: held.text } : undefined
 
   const fetched = async (): Promise<Access> => {
     const askedMs = clock.monotonicMs()
@@ -75,7 +82,8 @@ export function createFcmAccess({ sender, account, clock, timeoutMs }: FcmAccess
       held = { text: token.text, atMs: askedMs, renewAtMs, endsAtMs: askedMs + lifeMs }
       return { kind: 'token', text: token.text }
     }
-    if (held && clock.monotonicMs() < held.endsAtMs - lastMs) return { kind: 'token', text: held.text }
+    const former = living()
+    if (former) return former
     if (answer.kind === 'answer' && adjusted(answer)) {
       const reason = `this machine's clock is wrong by ${Math.round(skewMs / 1_000)} s; heeding it from now on`
       return { kind: 'failed', refused: false, result: { kind: 'retry', reason, afterMs: 100 } }
@@ -95,10 +103,16 @@ export function createFcmAccess({ sender, account, clock, timeoutMs }: FcmAccess
   return {
     current: async () => {
       if (held && clock.monotonicMs() < held.renewAtMs) return { kind: 'token', text: held.text }
-      flight ??= fetched().finally(() => {
-        flight = undefined
-      })
-      return flight
+      const nowMs = clock.monotonicMs()
+      flight ??= {
+        access: fetched().finally(() => {
+          flight = undefined
+        }),
+        atMs: nowMs,
+      }
+      const former = living()
+      if (!former) return flight.access
+      return withLimit(flight.access, Math.max(0, flight.atMs + patienceMs - nowMs)).catch(() => former)
     },
     refused: (token) => {
       // Others that were under way have said so before, and another was fetched since.
