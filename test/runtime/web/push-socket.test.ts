@@ -8,7 +8,7 @@ import { addPushSocket } from '../../../src/runtime/web/routes/push-socket.ts'
 import { eventually } from '../../support/processes.ts'
 
 /** The route alone, with listens that open when `opened` resolves. */
-async function start(opened: Promise<void>) {
+async function start(opened = Promise.resolve(), confirm: Listens['confirm'] = async () => 1) {
   const counts = { asked: 0, closed: 0 }
   const listen: Listen = {
     devices: ['phone'],
@@ -27,7 +27,7 @@ async function start(opened: Promise<void>) {
   const listener = { device: 'phone', generation: undefined }
   const server = Fastify()
   await addPushSocket(server, {
-    listens: { open, size: 0 } as unknown as Listens,
+    listens: { open, confirm, size: 0 } as unknown as Listens,
     access: { listeners: async () => [listener], listener: async () => listener },
     maxListens: 10,
   })
@@ -62,3 +62,27 @@ it.each(['destroy', 'resetAndDestroy'] as const)(
     await eventually(() => expect(counts.closed).toBe(1))
   },
 )
+
+it('answers one message after the other, and reads no further one while an answer is not taken', async () => {
+  let asked = 0
+  const confirm = async (): Promise<number> => {
+    asked += 1
+    // An answer that no buffer on the way holds.
+    return 'x'.repeat(8_388_608) as unknown as number
+  }
+  const { port } = await start(undefined, confirm)
+  const client = connect(port, '127.0.0.1')
+  onTestFinished(() => void client.destroy())
+  client.write(upgrade)
+  await once(client, 'data')
+  client.pause()
+  const text = '{"type":"confirm","cursor":"c"}'
+  // Masked with zeros, as RFC 6455 has it of clients.
+  const frame = Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)])
+  client.write(Buffer.concat(Array.from({ length: 5 }, () => frame)))
+  await eventually(() => expect(asked).toBe(1))
+  await new Promise((done) => setTimeout(done, 200))
+  expect(asked).toBe(1)
+  client.resume()
+  await eventually(() => expect(asked).toBe(5))
+})

@@ -18,6 +18,8 @@ interface Socket {
   readonly readyState: number
   readonly bufferedAmount: number
   send(text: string): void
+  pause(): void
+  resume(): void
   close(code: number, reason?: string): void
   terminate(): void
   ping(): void
@@ -87,11 +89,32 @@ function serve(
     listen.close()
   })
   socket.on('error', () => socket.terminate())
-  socket.on('message', (data) => {
-    void confirm(data, listeners, listens).then((text) => sendTo(socket, text))
-  })
+  answerEach(socket, (data) => confirm(data, listeners, listens))
   sendTo(socket, `{"type":"cursor","cursor":"${listen.cursor}"}`)
   pump(socket, listen, pulse).catch(() => socket.close(goingAway, 'try again'))
+}
+
+/** One after the other, and nothing is read meanwhile: a client that takes no answers must not fill the memory with them. */
+function answerEach(socket: Socket, answer: (data: Buffer) => Promise<string>): void {
+  let last = Promise.resolve()
+  socket.on('message', (data) => {
+    socket.pause()
+    // Some that were read together with this one may stand before it.
+    const own = last.then(async () => {
+      sendTo(socket, await answer(data))
+      await isReading(socket)
+      if (last === own) socket.resume()
+    })
+    last = own
+  })
+}
+
+/** Waits until there is room for more. False: it is closed. */
+async function isReading(socket: Socket): Promise<boolean> {
+  while (socket.readyState === openState && socket.bufferedAmount > maxBuffered) {
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  return socket.readyState === openState
 }
 
 interface Pulse {
@@ -145,12 +168,8 @@ function readMessage(data: Buffer): { type?: unknown; cursor?: unknown } {
 }
 
 async function pump(socket: Socket, listen: Listen, pulse: Pulse): Promise<void> {
-  while (socket.readyState === openState) {
-    // Nothing more is fetched for a slow reader: its rows wait where they are.
-    if (socket.bufferedAmount > maxBuffered) {
-      await new Promise((resolve) => setTimeout(resolve, 50))
-      continue
-    }
+  // Nothing more is fetched for a slow reader: its rows wait where they are.
+  while (await isReading(socket)) {
     const answer = await listen.next(beatMs)
     if (answer.kind === 'replaced') {
       sendTo(socket, `{"type":"problem","problem":${problemOf(LISTEN_REPLACED())}}`)
