@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Span, Tracing } from '../../platform/tracing.ts'
 import { traceparentOf } from './request-origin.ts'
@@ -13,15 +14,20 @@ declare module 'fastify' {
 export function addRequestTracing(server: FastifyInstance, tracing: Tracing | undefined): void {
   server.decorateRequest('span', null)
   if (!tracing) return
-  server.addHook('onRequest', (request, _reply, done) => {
-    if (isTraced(request)) request.span = begin(tracing, request)
+  server.addHook('onRequest', (request, reply, done) => {
+    if (isTraced(request)) {
+      const span = begin(tracing, request)
+      request.span = span
+      // Not onResponse, which is not called when the client goes before its answer.
+      reply.raw.once('close', () => end(span, reply.raw))
+    }
     done()
   })
-  server.addHook('onResponse', (request, reply, done) => {
-    const { statusCode: status } = reply
-    request.span?.end({ 'http.response.status_code': status }, status >= 500 ? `${status}` : undefined)
-    done()
-  })
+}
+
+function end(span: Span, { writableFinished, statusCode: status }: ServerResponse): void {
+  if (!writableFinished) return span.end({}, 'the client has gone')
+  span.end({ 'http.response.status_code': status }, status >= 500 ? `${status}` : undefined)
 }
 
 function isTraced({ routeOptions: { config, url = '' } }: FastifyRequest): boolean {
