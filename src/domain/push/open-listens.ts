@@ -12,7 +12,8 @@ export interface OpenListens {
   /** False when it was not there any more. */
   remove(listen: OpenListen): boolean
   get(id: string): OpenListen | undefined
-  all(): Iterable<OpenListen>
+  /** In the order in which they came; those that come meanwhile are visited too. */
+  all(): MapIterator<OpenListen>
   tell(wake: Wake): void
 }
 
@@ -42,7 +43,8 @@ export function createOpenListens(): OpenListens {
 
 /** A wake may be lost; this often a listen is looked at regardless, ms. */
 const lookEveryMs = 10_000
-const lookBatch = 256
+/** Each fifth of a second: enough for the 25,000 listens that a process holds at most. */
+const lookBatch = 512
 
 export interface Looking {
   listens: OpenListens
@@ -54,14 +56,20 @@ export interface Looking {
 /** Looks at each listen every ten seconds, a few at a time. */
 export function startLooking({ listens, rows, clock, log }: Looking): { stop(): void } {
   let busy = false
+  // Goes on where the last look ended: from the beginning, those at the end would have no turn while all are due.
+  let turn = listens.all()
   const lookOnce = async (): Promise<void> => {
     const now = clock.monotonicMs()
     const stale: OpenListen[] = []
-    for (const listen of listens.all()) {
+    while (stale.length < lookBatch) {
+      const { value: listen, done } = turn.next()
+      if (done) {
+        turn = listens.all()
+        break
+      }
       if (now - listen.lookedAt < lookEveryMs || !listen.registered) continue
       stale.push(listen)
       listen.lookedAt = now
-      if (stale.length >= lookBatch) break
     }
     if (stale.length === 0) return
     const asked = stale.flatMap((listen) => listen.devices.map((device) => ({ device, listen: listen.id })))
