@@ -59,7 +59,7 @@ function factsOf({ push, now }: PushScene): Html {
 
 function withdrawForm({ push, token }: PushScene): Html {
   const open = withdrawable.reduce((sum, state) => sum + (push.states[state] ?? 0), 0)
-  if (open === 0)
+  if (open === 0 && push.exact)
     return html`<p class="help">Nothing of it can be withdrawn: it is closed, or a provider was given it.</p>`
   return html`<details class="confirm"><summary>Withdraw this push…</summary>
 <form class="actions" method="post" action="${link(`/pushes/${push.id}/withdraw`)}">${token}
