@@ -23,6 +23,7 @@ export const openApi = {
     { name: 'jobs', description: 'Work to be done in the background' },
     { name: 'push', description: 'Devices, pushes to them, and listening for them' },
     { name: 'bodies', description: 'Large data, stored under its sha256' },
+    { name: 'state', description: 'Sync states of phones, and moving them between stores' },
     { name: 'process', description: 'What platforms and monitors ask' },
   ],
 }

@@ -1,9 +1,11 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect } from 'node:net'
+import swagger from '@fastify/swagger'
 import Fastify from 'fastify'
 import { expect, it, onTestFinished } from 'vitest'
 import type { Listen } from '../../../src/domain/push/listen.ts'
 import type { Listens } from '../../../src/domain/push/listens.ts'
+import { openApi } from '../../../src/runtime/web/open-api.ts'
 import { addPushSocket } from '../../../src/runtime/web/routes/push-socket.ts'
 import { eventually } from '../../support/processes.ts'
 
@@ -26,6 +28,7 @@ async function start(opened = Promise.resolve(), confirm: Listens['confirm'] = a
   }
   const listener = { device: 'phone', generation: undefined }
   const server = Fastify()
+  await server.register(swagger, { openapi: openApi })
   await addPushSocket(server, {
     listens: { open, confirm, size: 0 } as unknown as Listens,
     access: { listeners: async () => [listener], listener: async () => listener },
@@ -33,7 +36,7 @@ async function start(opened = Promise.resolve(), confirm: Listens['confirm'] = a
   })
   await server.listen({ port: 0, host: '127.0.0.1' })
   onTestFinished(() => server.close())
-  return { counts, port: (server.server.address() as AddressInfo).port }
+  return { counts, server, port: (server.server.address() as AddressInfo).port }
 }
 
 const upgrade = [
@@ -85,4 +88,16 @@ it('answers one message after the other, and reads no further one while an answe
   expect(asked).toBe(1)
   client.resume()
   await eventually(() => expect(asked).toBe(5))
+})
+
+it('refuses by HTTP what asks for no upgrade, and opens no listen for it', async () => {
+  const { counts, port } = await start()
+  const answer = await fetch(`http://127.0.0.1:${port}/v1/listen/ws?device=phone`)
+  expect(await answer.json()).toMatchObject({ code: 'INPUT_INVALID' })
+  expect(counts).toEqual({ asked: 0, closed: 0 })
+})
+
+it('stands in the documents', async () => {
+  const { server } = await start()
+  expect(server.swagger().paths?.['/v1/listen/ws']?.get?.responses).toHaveProperty('101')
 })

@@ -84,7 +84,7 @@ function addLooks(server: FastifyInstance, { states }: MigrationsOptions): void 
         tags: ['state'],
         summary: 'Lists migrations, the newest first',
         security: [{ key: [] }],
-        response: { 200: Type.Object({ migrations: Type.Array(Shown) }) },
+        response: { 200: Type.Object({ migrations: Type.Array(Shown) }), ...problems() },
       },
     },
     async (_request, reply) =>

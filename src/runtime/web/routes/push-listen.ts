@@ -25,6 +25,19 @@ export type ListenQuery = {
   Querystring: { device?: string | string[]; after?: string; waitMs?: string; token?: string }
 }
 
+export const ListenQuerySchema = Type.Object({
+  device: Type.Union([Type.String(), Type.Array(Type.String())]),
+  after: Type.Optional(Type.String({ description: 'The cursor of the last answer' })),
+  waitMs: Type.Optional(Type.String({ description: '0 to 25000, which is also what is taken unless said' })),
+  token: Type.Optional(Type.String()),
+})
+
+export const listenProblems = problems({
+  400: 'A parameter does not fit',
+  404: 'A device is not registered',
+  409: 'A newer listen took over',
+})
+
 /** Platform routers want a first byte within 30 s. */
 export const maxWaitMs = 25_000
 const json = 'application/json; charset=utf-8'
@@ -47,20 +60,13 @@ export function addPushListen(server: FastifyInstance, options: PushListenOption
         summary: 'Waits for notifications of one or more devices',
         description,
         security: [{ key: [] }],
-        querystring: Type.Object({
-          device: Type.Union([Type.String(), Type.Array(Type.String())]),
-          after: Type.Optional(Type.String({ description: 'The cursor of the last answer' })),
-          waitMs: Type.Optional(
-            Type.String({ description: '0 to 25000, which is also what is taken unless said' }),
-          ),
-          token: Type.Optional(Type.String()),
-        }),
+        querystring: ListenQuerySchema,
         response: {
           200: Type.Any({
             description: '{cursor, notifications: [{id, device, topic?, payload?, acceptedAt}]}',
           }),
           204: { description: 'The time has passed; `Baton-Cursor` says where it stands' },
-          ...problems({ 404: 'A device is not registered', 409: 'A newer listen took over' }),
+          ...listenProblems,
         },
       },
     },

@@ -1,5 +1,6 @@
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { Type } from 'typebox'
 import { BatonError } from '../../../core/errors.ts'
 import { LISTEN_REPLACED } from '../../../domain/push/errors.ts'
 import type { Given, Listen } from '../../../domain/push/listen.ts'
@@ -8,10 +9,15 @@ import { notificationJson } from '../../../domain/push/push.ts'
 import { INPUT_INVALID } from '../../../platform/queues/errors.ts'
 import { INTERNAL } from '../errors.ts'
 import { beatMs } from '../listen-stream.ts'
-import { problems } from '../open-api.ts'
 import { problemOf } from '../problem.ts'
 import { sliceBytes } from '../text-slices.ts'
-import { type ListenQuery, openListen, type PushListenOptions } from './push-listen.ts'
+import {
+  type ListenQuery,
+  ListenQuerySchema,
+  listenProblems,
+  openListen,
+  type PushListenOptions,
+} from './push-listen.ts'
 
 /** What is used of a WebSocket of `ws`. */
 interface Socket {
@@ -46,36 +52,46 @@ const replaced = 4_409
 export async function addPushSocket(server: FastifyInstance, options: PushListenOptions): Promise<void> {
   await server.register(websocket, { options: { maxPayload: maxMessageBytes, perMessageDeflate: false } })
   server.decorateRequest('listen', null)
-  server.get<ListenQuery>(
-    '/v1/listen/ws',
-    {
-      websocket: true,
-      exposeHeadRoute: false,
-      schema: {
-        tags: ['push'],
-        summary: 'The same over a WebSocket',
-        description:
-          'Gives `{"type":"cursor",…}` once, then `{"type":"notification", cursor, id, device, …}`; takes ' +
-          '`{"type":"confirm","cursor":…}` and answers `{"type":"confirmed","count":…}`. A ping comes each 20 s. It is ' +
-          'closed with 4409 when a newer listen takes over, with 1001 when the process stops: connect again.',
-        security: [{ key: [] }],
-        response: { 101: { description: 'The WebSocket is open' }, ...problems() },
-      },
-      preValidation: async (request: FastifyRequest<ListenQuery>) => {
-        const listeners = await options.access.listeners(request)
-        request.listen = { listen: await openListen(options, request, true), listeners }
-        // A client that goes away before the upgrade must not leave its listen behind. Of a request that asks for an
-        // upgrade only the connection says so.
-        const { socket } = request.raw
-        const close = (): void => request.listen?.listen.close()
-        if (socket.destroyed) close()
-        else socket.once('close', close)
-      },
+  server.route<ListenQuery>({
+    method: 'GET',
+    url: '/v1/listen/ws',
+    exposeHeadRoute: false,
+    schema: {
+      tags: ['push'],
+      summary: 'The same over a WebSocket',
+      description:
+        'Gives `{"type":"cursor",…}` once, then `{"type":"notification", cursor, id, device, …}`; takes ' +
+        '`{"type":"confirm","cursor":…}` and answers `{"type":"confirmed","count":…}`. A ping comes each 20 s. It is ' +
+        'closed with 4409 when a newer listen takes over, with 1001 when the process stops: connect again.',
+      security: [{ key: [] }],
+      querystring: Type.Omit(ListenQuerySchema, ['waitMs']),
+      response: { 101: { description: 'The WebSocket is open' }, ...listenProblems },
     },
-    (socket: Socket, request) => {
+    preValidation: async (request: FastifyRequest<ListenQuery>) => {
+      const listeners = await options.access.listeners(request)
+      // It would end the device's listen, and be answered nothing.
+      if (!request.ws) throw notUpgraded()
+      request.listen = { listen: await openListen(options, request, true), listeners }
+      // A client that goes away before the upgrade must not leave its listen behind. Of a request that asks for an
+      // upgrade only the connection says so.
+      const { socket } = request.raw
+      const close = (): void => request.listen?.listen.close()
+      if (socket.destroyed) close()
+      else socket.once('close', close)
+    },
+    // Beside a `wsHandler`: a route with `websocket: true` is left out of the documents by the plugin.
+    handler: () => {
+      throw notUpgraded()
+    },
+    wsHandler: (socket: Socket, request) => {
       if (request.listen) serve(socket, request.listen, options.listens)
     },
-  )
+  })
+}
+
+const notUpgraded = (): BatonError => {
+  const fault = { path: '/headers/upgrade', message: 'must be websocket' }
+  return INPUT_INVALID({ summary: `Upgrade ${fault.message}` }, { faults: [fault] })
 }
 
 function serve(
