@@ -25,7 +25,13 @@ export function createRedisWakeBus(options: RedisWakeBusOptions): WakeBus {
   const subscriber = connect(options, 'consumer')
   const channels = createChannels({
     open: async (channel) => void (await subscriber.subscribe(prefix + channel)),
-    close: async (channel) => void (await subscriber.unsubscribe(prefix + channel)),
+    // Not waited for: while Redis is away the answer comes only with it, and a stop would use up its time. Commands of
+    // one connection keep their order, so a subscribe that follows stands.
+    close: async (channel) => {
+      subscriber.unsubscribe(prefix + channel).catch((error: unknown) => {
+        if (!closed.signal.aborted) options.onError(error)
+      })
+    },
     onError: options.onError,
   })
   subscriber.on('message', (channel, text) => channels.deliver(channel.slice(prefix.length), text))
