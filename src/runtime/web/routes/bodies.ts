@@ -2,6 +2,7 @@ import { PassThrough, type Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Bodies, ByteRange, Content, GetOptions } from '../../../domain/bodies/bodies.ts'
+import { BODY_RANGE_INVALID } from '../../../domain/bodies/errors.ts'
 import { createCheck } from '../../../platform/queues/faults.ts'
 import { assertFits } from '../../../platform/queues/registry.ts'
 import { problems } from '../open-api.ts'
@@ -91,11 +92,17 @@ function addDownload(scope: FastifyInstance, bodies: Bodies): void {
         await bodies.stat(id)
         return reply.headers(headersOf(id)).code(304).send()
       }
-      const content = await bodies.get(id, getOptions(request, reply))
+      const options = getOptions(request, reply)
+      const content = await bodies.get(id, options).catch(async (error: unknown) => {
+        if (BODY_RANGE_INVALID.is(error))
+          reply.header('content-range', `bytes */${(await bodies.stat(id)).size}`)
+        throw error
+      })
+      const part = options.range !== undefined
       return reply
         .headers(headersOf(id))
-        .headers(partHeaders(content))
-        .code(content.end - content.start === content.size ? 200 : 206)
+        .headers(partHeaders(content, part))
+        .code(part ? 206 : 200)
         .type('application/octet-stream')
         .send(content.stream)
     },
@@ -145,8 +152,7 @@ export function readRange(header: string): ByteRange | undefined {
   return Number(last) < Number(first) ? undefined : { start: Number(first), end: Number(last) + 1 }
 }
 
-function partHeaders({ start, end, size }: Content): Record<string, string> {
-  const part = end - start !== size
+function partHeaders({ start, end, size }: Content, part: boolean): Record<string, string> {
   return {
     'content-length': String(end - start),
     ...(part ? { 'content-range': `bytes ${start}-${end - 1}/${size}` } : {}),
