@@ -28,7 +28,9 @@ export async function deliver(options: DeliverOptions, id: string, wish: GetOpti
   const leave = await options.admission.enter(wish.signal)
   try {
     const chunks = verifiedBytes(options, row, { start, end })
-    const first = await chunks.next()
+    const first = await chunks.next().catch(async (error: unknown) => {
+      throw await absenceOrLoss(error, options.catalog, id)
+    })
     const stream = Readable.from(resumed(first, chunks), { objectMode: false, highWaterMark: 1 })
     stream.once('close', () => {
       leave()
@@ -41,6 +43,16 @@ export async function deliver(options: DeliverOptions, id: string, wish: GetOpti
     leave()
     throw error
   }
+}
+
+/**
+ * Every store says that it has no copy. While there is a row, that is a loss, and nobody may remember it: a copy may be
+ * put again, or come back with a disk. Without the row a sweep has removed the body meanwhile.
+ */
+async function absenceOrLoss(error: unknown, catalog: Catalog, id: string): Promise<unknown> {
+  if (!BODY_NOT_FOUND.is(error)) return error
+  await findBody(catalog, id)
+  return BODY_CORRUPT({ id, reason: 'no store has a copy any more' })
 }
 
 /** The row, after it has proved to be the one that was asked for. */
