@@ -34,7 +34,7 @@ export interface Listen {
    * cannot be; never rejects. For the second time it does nothing.
    */
   answered(): Promise<void>
-  /** Takes back the last answer, since nobody is there any more to read it. */
+  /** Takes back the last answer, marked or not, since nobody is there any more to read it. */
   giveBack(): Promise<void>
   /** To be called when the last answer is out, or nobody is there any more: until then it takes up room. */
   close(): void
@@ -79,6 +79,8 @@ interface State {
   stale: Set<string> | undefined
   /** The positions before the last answer, of the devices that it was about. */
   before: [device: string, position: number][]
+  /** The last answer was told to be leaving. */
+  marked: boolean
   over: 'replaced' | 'settled' | 'closed' | undefined
   /** Nobody is there any more to read an answer. */
   closed: boolean
@@ -95,6 +97,7 @@ export function createListen(options: OpenListenOptions): OpenListen {
     begun: 0,
     stale: new Set(devices),
     before: [],
+    marked: false,
     over: undefined,
     closed: false,
     leave: undefined,
@@ -130,13 +133,13 @@ export function createListen(options: OpenListenOptions): OpenListen {
     settle: () => end(state, 'settled'),
     next: (waitMs) => next(state, options, clock.monotonicMs() + waitMs),
     answered: async () => {
-      const given = moved(state)
-      state.before = []
+      const given = state.marked ? [] : moved(state)
+      state.marked = true
       await Promise.all(given.map(([device]) => options.marks.mark(device, id, state.positions.get(device))))
     },
     giveBack: async () => {
       const undone = moved(state)
-      state.before = []
+      state.marked = true
       await Promise.all(undone.map(([device, position]) => options.rows.giveBack(device, id, position)))
     },
     close: () => {
@@ -189,6 +192,7 @@ async function fetchSome(state: State, options: OpenListenOptions, until: number
   const some = all.slice(0, maxDevicesAtOnce)
   state.stale = all.length > some.length ? new Set(all.slice(maxDevicesAtOnce)) : undefined
   state.before = some.map((device) => [device, positions.get(device)])
+  state.marked = false
   try {
     const fetched = await Promise.all(
       some.map((device) =>

@@ -82,6 +82,19 @@ describe.each(['postgres', 'redis'] as const)('listening, woken over %s', (engin
     expect(await state(second.id)).toBe('confirmed')
   })
 
+  it('gives again what was marked as leaving when its client proved to be gone', async () => {
+    const { device, acceptance, push, web, state } = ground()
+    const phone = await device()
+    const nodes = [await web(), await web()] as const
+    const one = push(phone)
+    await acceptance().accept([one])
+    const listen = await open(nodes[0], phone)
+    expect(await idsOf(listen)).toEqual([one.id])
+    await listen.giveBack()
+    expect(await idsOf(await open(nodes[1], phone))).toEqual([one.id])
+    expect(await state(one.id)).toBe('delivered')
+  })
+
   it('confirms all that was delivered by a listen without a cursor, and nothing else', async () => {
     const { device, acceptance, push, web, state } = ground()
     const phone = await device()

@@ -117,9 +117,9 @@ async function answerOnce(
   try {
     const answer = await listen.next(waitMs)
     if (answer.kind === 'replaced') throw LISTEN_REPLACED()
-    // Nobody is there any more: what was fetched for them must not count as delivered.
+    if (!hasCursor && !isGone(raw)) await withLimit(listen.answered(), markWithinMs).catch(() => undefined)
+    // Nobody is there any more, perhaps since the mark: what was fetched for them must not count as delivered.
     if (answer.kind === 'notifications' && isGone(raw)) await listen.giveBack()
-    else if (!hasCursor) await withLimit(listen.answered(), markWithinMs).catch(() => undefined)
     raw.once('finish', () => void listen.answered())
     reply.header('baton-cursor', answer.cursor).header('cache-control', 'no-store')
     if (answer.kind === 'quiet') return reply.code(204).send()
