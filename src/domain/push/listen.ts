@@ -132,16 +132,8 @@ export function createListen(options: OpenListenOptions): OpenListen {
     replace: () => end(state, 'replaced'),
     settle: () => end(state, 'settled'),
     next: (waitMs) => next(state, options, clock.monotonicMs() + waitMs),
-    answered: async () => {
-      const given = state.marked ? [] : moved(state)
-      state.marked = true
-      await Promise.all(given.map(([device]) => options.marks.mark(device, id, state.positions.get(device))))
-    },
-    giveBack: async () => {
-      const undone = moved(state)
-      state.marked = true
-      await Promise.all(undone.map(([device, position]) => options.rows.giveBack(device, id, position)))
-    },
+    answered: () => markAnswered(state, options),
+    giveBack: () => giveBack(state, options),
     close: () => {
       end(state, 'closed')
       state.closed = true
@@ -155,6 +147,18 @@ export function createListen(options: OpenListenOptions): OpenListen {
 /** The devices of the last answer that it gave something of, with their positions before it. */
 const moved = ({ before, positions }: State): State['before'] =>
   before.filter(([device, position]) => positions.get(device) !== position)
+
+async function markAnswered(state: State, { id, marks }: OpenListenOptions): Promise<void> {
+  const given = state.marked ? [] : moved(state)
+  state.marked = true
+  await Promise.all(given.map(([device]) => marks.mark(device, id, state.positions.get(device))))
+}
+
+async function giveBack(state: State, { id, rows }: OpenListenOptions): Promise<void> {
+  const undone = moved(state)
+  state.marked = true
+  await Promise.all(undone.map(([device, position]) => rows.giveBack(device, id, position)))
+}
 
 function end(state: State, how: State['over']): void {
   state.over ??= how
