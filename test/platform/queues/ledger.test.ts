@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { createSystemClock } from '../../../src/core/clock.ts'
 import { newId } from '../../../src/core/ids.ts'
 import { createPostgres, type Postgres } from '../../../src/platform/postgres/postgres.ts'
@@ -284,6 +284,10 @@ describe('a start', () => {
       applicationName: 'test',
       onError: () => undefined,
     })
+    onTestFinished(fresh.close)
+    // An ANALYZE of autovacuum that happens to fall into these statements holds a snapshot, and while it
+    // does no page gives room back: one run in many counted 200 updates fewer.
+    await fresh.query('ALTER TABLE jobs SET (autovacuum_enabled = false)')
     const book = createLedger({ postgres: fresh, clock })
     // As a worker that begins with nothing to do: its plans are made while the table is nearly empty.
     for (let index = 0; index < 10; index++) {
@@ -317,7 +321,6 @@ describe('a start', () => {
     })
     // The third update of a row finishes it and moves it to another index, so two of three can stay.
     expect(hot).toBeGreaterThan(1_200 * 0.85)
-    await fresh.close()
   })
 })
 
