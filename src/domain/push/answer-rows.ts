@@ -1,6 +1,7 @@
 import { PAYLOAD_LOST } from '../../platform/queues/errors.ts'
 import type { AnswerRoom } from './answer-room.ts'
-import type { FetchedRow } from './listen-rows.ts'
+import type { FetchedRow } from './fetch-rows.ts'
+import type { ListenRows } from './listen-rows.ts'
 import type { PushPayloads } from './payloads.ts'
 
 /** Most bytes of payloads in one answer, unless its first one alone has more. The rest follows with the next. */
@@ -20,20 +21,26 @@ export interface Answered {
   leave(): void
 }
 
+export interface AnswerSources {
+  payloads: PushPayloads
+  /** Where large payloads are read that stayed in their rows. */
+  stored: ListenRows['stored']
+}
+
 /** What of the rows that were fetched, a list for each device, goes into one answer. */
 export async function answerRows(
   fetched: FetchedRow[][],
-  payloads: PushPayloads,
+  sources: AnswerSources,
   takeRoom: (bytes: number) => ReturnType<AnswerRoom['take']>,
 ): Promise<Answered> {
-  const { fitting, bytes } = fittingRows(fetched, payloads)
+  const { fitting, bytes } = fittingRows(fetched, sources.payloads)
   const leave = await takeRoom(bytes)
   // All of it comes again, with the next look at the latest.
   if (!leave)
     return { answers: fetched.map(() => ({ rows: [], left: 'unavailable' })), leave: () => undefined }
   try {
     const answers = fitting.map(async (rows, index): Promise<AnswerRows> => {
-      const filled = await fill(rows, payloads)
+      const filled = await fill(rows, sources)
       if (filled.length < rows.length) return { rows: filled, left: 'unavailable' }
       return { rows: filled, left: rows.length < (fetched[index]?.length ?? 0) ? 'full' : undefined }
     })
@@ -49,8 +56,8 @@ function fittingRows(
   payloads: PushPayloads,
 ): { fitting: FetchedRow[][]; bytes: number } {
   let room = maxAnswerBytes
-  const fits = ({ notification: { payload } }: FetchedRow): boolean => {
-    const size = payload === undefined ? 0 : payloads.sizeOf(payload)
+  const fits = ({ notification: { payload }, storedBytes }: FetchedRow): boolean => {
+    const size = storedBytes ?? (payload === undefined ? 0 : payloads.sizeOf(payload))
     const fitting = size <= room || room === maxAnswerBytes
     if (fitting) room -= size
     return fitting
@@ -63,17 +70,20 @@ function fittingRows(
 }
 
 /** Puts payloads in their places. Ends before the first that cannot be read now: a cursor cannot leave one out. */
-async function fill(rows: FetchedRow[], payloads: PushPayloads): Promise<FetchedRow[]> {
-  const filled = await Promise.all(rows.map((row) => fillOne(row, payloads)))
+async function fill(rows: FetchedRow[], sources: AnswerSources): Promise<FetchedRow[]> {
+  const filled = await Promise.all(rows.map((row) => fillOne(row, sources)))
   const end = filled.indexOf(undefined)
   return (end < 0 ? filled : filled.slice(0, end)) as FetchedRow[]
 }
 
-async function fillOne(row: FetchedRow, payloads: PushPayloads): Promise<FetchedRow | undefined> {
+async function fillOne(row: FetchedRow, sources: AnswerSources): Promise<FetchedRow | undefined> {
   const { payload, ...rest } = row.notification
-  if (payload === undefined) return row
+  if (payload === undefined && row.storedBytes === undefined) return row
   try {
-    return { ...row, notification: { ...rest, payload: await payloads.redeem(payload) } }
+    const kept = payload ?? (await sources.stored({ device: rest.device, push: rest.id }))
+    // Gone since it was fetched: so is the row, and it does not come again.
+    if (kept === undefined) return undefined
+    return { ...row, notification: { ...rest, payload: await sources.payloads.redeem(kept) } }
   } catch (error) {
     // For ever: the device learns that there was something, and what comes after it is not held up.
     if (PAYLOAD_LOST.is(error)) return { ...row, notification: { ...rest, payloadLost: true } }

@@ -1,5 +1,6 @@
 import type { Postgres } from '../../platform/postgres/postgres.ts'
 import type { DuePoint } from './accept-rows.ts'
+import { mostCarried } from './provider.ts'
 import type { StoredTransport, TransportKind } from './transport.ts'
 
 /** How often a device may get a cloud push: `burst` at once after a rest, then one each interval. */
@@ -23,10 +24,10 @@ export interface ClaimedSend {
   count: number
   /** Tries on this transport, this one included. */
   attempt: number
-  /** How often nothing left for this kind of transport before. */
+  /** How often nothing left for this transport before. */
   unsent: number
-  /** The newest of its rows; its payload as it stands there (payloads.ts). */
-  push: { id: string; topic?: string; payload?: string; acceptedAt: string }
+  /** The newest of its rows; its payload as it stands there (payloads.ts). `truncated`: it is too large for any provider. */
+  push: { id: string; topic?: string; payload?: string; truncated?: true; acceptedAt: string }
   /** How long the provider should keep it, ms. */
   ttlMs: number
   /** Since it was due, ms. */
@@ -109,8 +110,10 @@ WITH due AS MATERIALIZED (
       CASE v.verdict WHEN 'send' THEN jsonb_build_object('transport', v.kind, 'sendId', v.send_id) ELSE '{}'::jsonb END)
     FROM verdict v WHERE p.device = v.device AND p.hop = v.hop AND p.closed_at IS NULL AND p.due_at <= now()
      AND p.expires_at > now()
-  RETURNING p.device, p.id, p.seq, p.attempts, v.verdict, (SELECT count(*)::int FROM jsonb_array_elements(p.log) l
-    WHERE l ->> 'name' = 'unsent' AND l ->> 'transport' = v.kind) AS unsent
+  -- a log that is full tells of no further try (push_log)
+  RETURNING p.device, p.id, p.seq, p.attempts, v.verdict, CASE WHEN jsonb_array_length(p.log) >= 60 THEN 60 ELSE (SELECT count(*)::int FROM jsonb_array_elements(p.log) l
+    WHERE l ->> 'name' = 'unsent' AND l ->> 'transport' = v.kind
+      AND coalesce((l ->> 'position')::int, v.position) = v.position) END AS unsent
 ), taken AS (
   SELECT device, verdict, count(*)::int AS n, max(attempts) AS attempts, max(unsent) AS unsent, max(seq) AS newest FROM claimed GROUP BY device, verdict
 ), spent AS (
@@ -123,7 +126,10 @@ WITH due AS MATERIALIZED (
 )
 SELECT m.*, s.* FROM meta m LEFT JOIN (
   SELECT v.device, v.shard, v.verdict, v.send_id, v.collapse, v.position, v.kind, v.address, v.options, v.registered_at,
-    v.has_next, t.n, t.attempts, t.unsent, p.id::text AS push, p.topic, p.payload::text AS payload,
+    v.has_next, t.n, t.attempts, t.unsent, p.id::text AS push, p.topic, p.payload IS NOT NULL AS has_payload,
+    -- what no provider could carry stays here: of 128 devices it could be as many MiB
+    CASE WHEN pg_column_size(p.payload) <= ${mostCarried} AND octet_length(p.payload::text) <= ${mostCarried}
+      THEN p.payload::text END AS payload,
     ceil(extract(epoch FROM v.free_at) * 1000)::bigint::text AS free_ms,
     (extract(epoch FROM p.accepted_at) * 1000)::float8 AS accepted_ms,
     (extract(epoch FROM v.expires_at - now()) * 1000)::float8 AS ttl_ms,
@@ -155,6 +161,7 @@ interface ClaimRow {
   push: string
   topic: string | null
   payload: string | null
+  has_payload: boolean
   free_ms: string
   accepted_ms: number
   ttl_ms: number
@@ -204,6 +211,7 @@ const sendOf = (row: ClaimRow): ClaimedSend => ({
     id: row.push,
     ...(row.topic === null ? {} : { topic: row.topic }),
     ...(row.payload === null ? {} : { payload: row.payload }),
+    ...(row.has_payload && row.payload === null ? { truncated: true } : {}),
     acceptedAt: new Date(row.accepted_ms).toISOString(),
   },
   ttlMs: Math.max(0, Math.round(row.ttl_ms)),

@@ -1,6 +1,7 @@
+import { createBatcher } from '../../core/batcher.ts'
 import type { Postgres } from '../../platform/postgres/postgres.ts'
 import { createDeviceBatcher } from './device-batcher.ts'
-import type { Notification } from './push.ts'
+import { type Fetched, type Fetching, fetchRows, readStored, type Stored } from './fetch-rows.ts'
 
 /** A listen of one device, as its row knows it. */
 export interface Registering {
@@ -25,22 +26,6 @@ export type Registered =
   | { kind: 'unknown' }
   | { kind: 'foreign' }
 
-export interface Fetching {
-  device: string
-  listen: string
-  position: number
-}
-
-export type Fetched = { kind: 'rows'; rows: FetchedRow[] } | { kind: 'replaced' }
-
-export interface FetchedRow {
-  seq: number
-  /** Its payload as it stands in the row (payloads.ts). */
-  notification: Notification
-  /** Since its acceptance; NaN when it was given before. */
-  latencyMs: number
-}
-
 export interface Answered {
   device: string
   listen: string
@@ -51,6 +36,8 @@ export interface Answered {
 export interface ListenRows {
   register(registering: Registering): Promise<Registered>
   fetch(fetching: Fetching): Promise<Fetched>
+  /** A large payload that stayed in its row, as it stands there; undefined when the row is gone. */
+  stored(stored: Stored): Promise<string | undefined>
   /** Records that the rows up to this number have left, unless a newer listen has taken over. */
   answered(answered: Answered): Promise<void>
   /** Confirms up to a number, without a listen. @returns how many, or undefined when the device is not there */
@@ -61,19 +48,29 @@ export interface ListenRows {
   look(listens: { device: string; listen: string }[]): Promise<string[]>
 }
 
-/** Most rows of one device in one answer. The rest follows with the next. */
-export const maxRows = 100
-/** A device's rows end with the one that brings their payloads to so many bytes: some may have stayed in their rows. */
-export const maxRowBytes = 1_048_576
+/** Large payloads of one statement: each has a MiB at most. */
+const maxStored = 8
 
 export function createListenRows(postgres: Postgres): ListenRows {
   const registers = createDeviceBatcher<Registering, Registered>((items) => register(postgres, items))
-  const fetches = createDeviceBatcher<Fetching, Fetched>((items) => fetch(postgres, items))
+  const fetches = createDeviceBatcher<Fetching, Fetched>((items) => fetchRows(postgres, items))
   const answers = createDeviceBatcher<Answered, void>((items) => markAnswered(postgres, items))
   const confirms = createDeviceBatcher<Confirming, number | undefined>((items) => confirm(postgres, items))
+  const readings = createBatcher<Stored, string | undefined>({
+    run: (items) => readStored(postgres, items),
+    maxItems: maxStored,
+    concurrency: 2,
+  })
   return {
     register: (registering) => registers.add(registering),
-    fetch: (fetching) => fetches.add(fetching),
+    fetch: async (fetching) => {
+      for (;;) {
+        const fetched = await fetches.add(fetching)
+        // Nothing, and more: its statement was full of what others had asked for before.
+        if (fetched.kind === 'replaced' || fetched.rows.length > 0 || !fetched.more) return fetched
+      }
+    },
+    stored: (stored) => readings.add(stored),
     answered: (answered) => answers.add(answered),
     confirm: (device, generation, upTo) => confirms.add({ device, generation, upTo }),
     giveBack: async (device, listen, from) => {
@@ -160,79 +157,6 @@ async function register(postgres: Postgres, items: Registering[]): Promise<Regis
       replaced: listen !== null && node !== null && listen !== item.listen ? { listen, node } : undefined,
     }
   })
-}
-
-const fetchText = `
-WITH want AS (
-  SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[]) AS w(device, listen, position)
-), held AS (
-  SELECT d.id, d.delivery_seq, w.position FROM devices d JOIN want w ON w.device = d.id AND w.listen = d.listen_id
-   ORDER BY d.id FOR NO KEY UPDATE OF d
-), picked AS (
-  SELECT h.id AS device, p.id, p.seq,
-    coalesce(p.delivered_seq, h.delivery_seq
-      + row_number() OVER (PARTITION BY h.id, p.delivered_seq IS NULL ORDER BY p.seq)) AS delivered_seq
-  FROM held h CROSS JOIN LATERAL (
-    SELECT s.* FROM (
-      SELECT f.id, f.seq, f.delivered_seq, sum(octet_length(f.payload::text)) OVER (
-          ORDER BY f.delivered_seq NULLS LAST, f.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-      FROM (
-        SELECT p.id, p.seq, p.delivered_seq, p.payload FROM pushes p
-         WHERE p.device = h.id AND p.closed_at IS NULL AND p.expires_at > now()
-           AND (p.delivered_seq IS NULL OR p.delivered_seq > h.position)
-         ORDER BY p.delivered_seq NULLS LAST, p.seq LIMIT ${maxRows}) f) s
-     WHERE coalesce(s.before, 0) < ${maxRowBytes}) p
-), given AS (
-  UPDATE pushes p SET delivered_seq = k.delivered_seq, delivered_at = coalesce(p.delivered_at, now()),
-    state = CASE WHEN p.state = 'pending' THEN 'delivered' ELSE p.state END
-    FROM picked k WHERE p.id = k.id AND p.device = k.device AND p.closed_at IS NULL
-  RETURNING p.device, p.id, p.topic, p.payload::text, p.accepted_at, p.delivered_seq, p.delivered_at = now() AS first
-), counted AS (
-  UPDATE devices d SET delivery_seq = k.last FROM (
-    SELECT device, max(delivered_seq) AS last FROM picked GROUP BY device) k
-   WHERE d.id = k.device AND k.last > d.delivery_seq
-)
-SELECT h.id AS device, g.id::text AS push, g.topic, g.payload, g.delivered_seq::text AS seq, g.first,
-  extract(epoch FROM g.accepted_at) * 1000 AS accepted_ms, extract(epoch FROM now() - g.accepted_at) * 1000 AS latency_ms
-FROM held h LEFT JOIN given g ON g.device = h.id ORDER BY h.id, g.delivered_seq`
-
-async function fetch(postgres: Postgres, items: Fetching[]): Promise<Fetched[]> {
-  const { rows } = await postgres.query<{
-    device: string
-    push: string | null
-    topic: string | null
-    payload: string | null
-    seq: string
-    first: boolean
-    accepted_ms: string
-    latency_ms: string
-  }>({
-    name: 'push-fetch',
-    text: fetchText,
-    values: [
-      items.map((item) => item.device),
-      items.map((item) => item.listen),
-      items.map((item) => item.position),
-    ],
-  })
-  const byDevice = new Map<string, Fetched & { kind: 'rows' }>()
-  for (const row of rows) {
-    const found = byDevice.get(row.device) ?? { kind: 'rows', rows: [] }
-    byDevice.set(row.device, found)
-    if (row.push === null) continue
-    found.rows.push({
-      seq: Number(row.seq),
-      latencyMs: row.first ? Number(row.latency_ms) : Number.NaN,
-      notification: {
-        id: row.push,
-        device: row.device,
-        ...(row.topic === null ? {} : { topic: row.topic }),
-        ...(row.payload === null ? {} : { payload: row.payload }),
-        acceptedAt: new Date(Number(row.accepted_ms)).toISOString(),
-      },
-    })
-  }
-  return items.map((item) => byDevice.get(item.device) ?? { kind: 'replaced' })
 }
 
 const answeredText = `

@@ -4,7 +4,8 @@ import type { AnswerRoom } from './answer-room.ts'
 import { type AnswerRows, answerRows } from './answer-rows.ts'
 import type { AnsweredMarks } from './answered-marks.ts'
 import { createPositions, type Positions } from './cursor.ts'
-import { type Fetched, type FetchedRow, type ListenRows, maxRowBytes, maxRows } from './listen-rows.ts'
+import type { Fetched, FetchedRow } from './fetch-rows.ts'
+import type { ListenRows } from './listen-rows.ts'
 import type { PushPayloads } from './payloads.ts'
 import type { Notification } from './push.ts'
 
@@ -205,12 +206,13 @@ async function fetchSome(state: State, options: OpenListenOptions, until: number
     )
     if (fetched.some(({ kind }) => kind === 'replaced')) end(state, 'replaced')
     const rows = fetched.map(rowsOf)
-    const { answers, leave } = await answerRows(rows, options.payloads, takeRoom)
+    const sources = { payloads: options.payloads, stored: options.rows.stored }
+    const { answers, leave } = await answerRows(rows, sources, takeRoom)
     if (state.closed) leave()
     else state.leave = leave
     // Not of rows whose payload cannot be read now: those would be fetched again as fast as Postgres answers.
     for (const [index, { left }] of answers.entries())
-      if (left === undefined && mayHaveMore(rows[index] ?? [])) markStale(state, some[index] ?? '')
+      if (left === undefined && hasMore(fetched[index])) markStale(state, some[index] ?? '')
     const given = answers.map((answer, index) => take(state, options, some[index] ?? '', answer))
     return (await Promise.all(given)).flat()
   } catch (error) {
@@ -244,11 +246,7 @@ async function take(
 
 const rowsOf = (fetched: Fetched): FetchedRow[] => (fetched.kind === 'rows' ? fetched.rows : [])
 
-/** Whether a fetch ended because it had enough. */
-const mayHaveMore = (rows: FetchedRow[]): boolean => rows.length >= maxRows || bytesIn(rows) >= maxRowBytes
-
-const bytesIn = (rows: FetchedRow[]): number =>
-  rows.reduce((sum, { notification: { payload } }) => sum + Buffer.byteLength(payload ?? ''), 0)
+const hasMore = (fetched: Fetched | undefined): boolean => fetched?.kind === 'rows' && fetched.more
 
 function markStale(state: State, device: string): void {
   state.stale = new Set(state.stale).add(device)

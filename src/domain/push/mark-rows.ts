@@ -96,6 +96,7 @@ export async function markSends(
 function detailsOf({ send, mark }: Marking): string {
   return JSON.stringify({
     transport: send.transport.kind,
+    position: send.transport.position,
     sendId: send.sendId,
     push: send.push.id,
     ...(send.count > 1 ? { collapsed: send.count } : {}),

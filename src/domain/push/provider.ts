@@ -30,6 +30,9 @@ export type SendResult =
   /** Nothing left the house: a connection could not be made, a breaker is open. */
   | { kind: 'unsent'; reason: string; afterMs?: number }
 
+/** The largest `maxBytes` of all providers. */
+export const mostCarried = 65_536
+
 /** One way into a cloud. One suite (test/contracts/push-provider.ts) is run against every implementation. */
 export interface Provider {
   readonly kind: TransportKind

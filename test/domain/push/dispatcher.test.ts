@@ -252,6 +252,32 @@ it('goes on to the next transport when nothing leaves for the first one for long
   )
 })
 
+it('counts for each transport of a kind what could not leave for it, and reaches the last of many', async () => {
+  const { device, acceptance, push, worker } = ground()
+  const names = ['one', 'two', 'three', 'four']
+  const phone = await device(names.map((name) => stubTransport(name)))
+  const provider = createStubProvider(
+    (transport, message): SendResult =>
+      transport.address === 'four'
+        ? { kind: 'accepted', id: message.id }
+        : { kind: 'unsent', reason: 'refused', afterMs: 1 },
+  )
+  const sender = worker({ provider })
+  await acceptance().accept([push(phone, { confirmMs: 0 })])
+  const triesOf = (name: string): number =>
+    provider.sent.filter(({ transport }) => transport.address === name).length
+  await eventually(
+    async () => {
+      await sender.fire(allShards)
+      expect(triesOf('four')).toBe(1)
+    },
+    { timeoutMs: 15_000, everyMs: 20 },
+  )
+  expect([triesOf('one'), triesOf('two')]).toEqual([13, 13])
+  // Its log is full by then, and tells of no further try.
+  expect(triesOf('three')).toBeLessThan(13)
+}, 20_000)
+
 it('keeps what has nowhere to go for the next listen, and sends it when a transport comes', async () => {
   const { device, devices, acceptance, push, worker, state } = ground()
   const phone = await device([])

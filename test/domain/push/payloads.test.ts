@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import { rename, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { createSystemClock } from '../../../src/core/clock.ts'
 import { PUSH_PAYLOAD_UNAVAILABLE } from '../../../src/domain/push/errors.ts'
 import type { Listen } from '../../../src/domain/push/listen.ts'
 import { createPushPayloads } from '../../../src/domain/push/payloads.ts'
-import type { Notification } from '../../../src/domain/push/push.ts'
+import type { NewPush, Notification } from '../../../src/domain/push/push.ts'
 import { allShards } from '../../../src/domain/push/shard.ts'
 import { createLog } from '../../../src/platform/log.ts'
 import type { PayloadStore } from '../../../src/platform/queues/payload-store.ts'
@@ -253,6 +253,100 @@ it('fetches of a pile of payloads that stayed in their rows no more than an answ
   expect(found.every(({ payload }, index) => payload === pushes[index]?.payload)).toBe(true)
   expect(sizes).toEqual([4, 4])
 }, 40_000)
+
+/** Bytes of payloads in the answers of Postgres to these statements, one number for each of them. */
+function watchPayloads(...names: string[]): () => Promise<number[]> {
+  const asked = vi.spyOn(ground().postgres, 'query')
+  onTestFinished(() => asked.mockRestore())
+  const bytesOf = async (index: number): Promise<number> => {
+    const answer = (await asked.mock.results[index]?.value) as
+      | { rows: { payload: string | null }[] }
+      | undefined
+    return (answer?.rows ?? []).reduce((sum, { payload }) => sum + Buffer.byteLength(payload ?? ''), 0)
+  }
+  return async () =>
+    Promise.all(
+      asked.mock.calls.flatMap(([sql], index) =>
+        typeof sql === 'object' && names.includes(sql.name ?? '') ? [bytesOf(index)] : [],
+      ),
+    )
+}
+
+describe('payloads that stayed in the rows of many devices', () => {
+  const count = 40
+  const accept = async (makePayload: (index: number) => string, more: Partial<NewPush> = {}) => {
+    const { device, acceptance, push } = ground()
+    const accepting = acceptance()
+    await accepting.accept([push(await device(), { payload: payloadOf(20_000) })])
+    const bringBack = await takeAwayStores()
+    const pushes: NewPush[] = []
+    for (let index = 0; index < count; index++) {
+      pushes.push(push(await device(), { payload: makePayload(index), ...more }))
+    }
+    for (let from = 0; from < count; from += 8) {
+      await Promise.all(pushes.slice(from, from + 8).map((each) => accepting.accept([each])))
+    }
+    await bringBack()
+    return pushes
+  }
+  const listenAll = async (pushes: NewPush[]) => {
+    const web = await ground().web()
+    const listens = await Promise.all(
+      pushes.map(({ to }) => {
+        const listeners = [{ device: 'device' in to ? to.device : '', generation: undefined }]
+        return web.open({ listeners, after: undefined })
+      }),
+    )
+    const found = await Promise.all(
+      listens.map(async (listen) => {
+        const notifications = await given(listen, 20_000)
+        listen.close()
+        return notifications.map(({ payload }) => payload)
+      }),
+    )
+    return found
+  }
+
+  it('come in statements of a bounded size when all of them listen at once', async () => {
+    const pushes = await accept(() => payloadOf(600_000))
+    const carried = watchPayloads('push-fetch', 'push-stored')
+    expect(await listenAll(pushes)).toEqual(pushes.map(({ payload }) => [payload]))
+    expect(Math.max(...(await carried()))).toBeLessThan(10_000_000)
+  }, 60_000)
+
+  it('do so however small they are on the disk', async () => {
+    const pushes = await accept((index) => `"${index}${'x'.repeat(900_000)}"`)
+    const carried = watchPayloads('push-fetch', 'push-stored')
+    expect(await listenAll(pushes)).toEqual(pushes.map(({ payload }) => [payload]))
+    expect(Math.max(...(await carried()))).toBeLessThan(10_000_000)
+  }, 60_000)
+
+  it('are not read for cloud pushes that have no room for them', async () => {
+    await ground().postgres.query('DELETE FROM pushes')
+    await accept(() => payloadOf(600_000), { confirmMs: 0 })
+    const carried = watchPayloads('push-claim')
+    const sender = ground().worker()
+    await eventually(async () => {
+      await sender.fire(allShards)
+      expect(sender.stub.sent).toHaveLength(count)
+    })
+    expect(sender.stub.sent.map(({ message }) => message.push.truncated)).toEqual(Array(count).fill(true))
+    expect(Math.max(...(await carried()))).toBe(0)
+  }, 60_000)
+})
+
+it('reads many small ones of a device in order, some of them with its next answers', async () => {
+  const { device, acceptance, push } = ground()
+  const phone = await device()
+  const pushes = Array.from({ length: 130 }, () => push(phone, { payload: payloadOf(12_000) }))
+  await acceptance().accept(pushes)
+  const listen = await open(phone)
+  const found: Notification[] = []
+  for (let more = await given(listen); more.length > 0; more = await given(listen)) found.push(...more)
+  expect(found.map(({ id, payload }) => [id, payload])).toEqual(
+    pushes.map(({ id, payload }) => [id, payload]),
+  )
+})
 
 it('puts away once what many pushes of a request have in common', async () => {
   const stored: string[] = []

@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
 import type { Clock } from '../../../core/clock.ts'
-import { type CloudMessage, cloudText, type Provider, type SendResult } from '../provider.ts'
+import { type CloudMessage, cloudText, mostCarried, type Provider, type SendResult } from '../provider.ts'
 import type { HttpAnswer, HttpSender } from '../sender/http-sender.ts'
 import { retryAfterMs } from '../sender/retry-after.ts'
 
@@ -11,7 +11,7 @@ export interface WebhookOptions {
   timeoutMs: number
 }
 
-const maxBytes = 65_536
+const maxBytes = mostCarried
 
 /** A POST to an address of the application, signed as standardwebhooks.com says. */
 export function createWebhookProvider({ sender, clock, timeoutMs }: WebhookOptions): Provider {
