@@ -30,12 +30,17 @@ export function createPayloads(ground: Omit<Ground, 'payloads'>): PayloadStore {
   releasers.add('payloads', async () => opened?.close())
 
   return {
-    store: async (json) => {
+    store: async (json, wish) => {
       try {
-        const put = bodies().put(oneChunk(Buffer.from(json)), { signal: AbortSignal.timeout(storeWithinMs) })
-        return (await withLimit(put, storeWithinMs)).id
+        const put = bodies().put(oneChunk(Buffer.from(json)), {
+          signal: AbortSignal.timeout(storeWithinMs),
+          minCopies: wish ? 1 : 2,
+        })
+        const { id, copies } = await withLimit(put, storeWithinMs)
+        if (copies < 2) wish?.onSingleCopy()
+        return id
       } catch (error) {
-        troubles.tell('a large payload stays in its row, since it could not be put away', error)
+        troubles.tell('a large payload could not be put away', error)
         return undefined
       }
     },

@@ -158,7 +158,11 @@ function answersOf(requests: NewPush[][], rows: AcceptedRows): (AcceptedPush[] |
     place += request.length
     const unknown = rows.unknown.get(index)
     if (unknown) return unknownDevices(request, unknown)
-    return request.map((push, offset) => ({ id: push.id, devices: rows.devices.get(first + offset) ?? 0 }))
+    return request.map(({ id, payloadCopies }, offset) => ({
+      id,
+      devices: rows.devices.get(first + offset) ?? 0,
+      ...(payloadCopies === undefined ? {} : { payloadCopies }),
+    }))
   })
 }
 

@@ -55,11 +55,20 @@ export function createPushPayloads({ store, clock, log }: PushPayloadsOptions): 
   }
 }
 
-/** What several pushes of a request have in common is put away once: the same body waits for itself. */
+interface ClaimedPayload {
+  payload: string
+  payloadCopies?: 1
+}
+
+/**
+ * What several pushes of a request have in common is put away once: the same body waits for itself. One that the rows
+ * of many devices cannot have instead may begin with a single copy.
+ */
 async function claimAll(pushes: NewPush[], store: PayloadStore): Promise<NewPush[]> {
-  const claims = new Map<string, Promise<string>>()
-  const claimOnce = (payload: string): Promise<string> => {
-    const claiming = claims.get(payload) ?? claimPayload(payload, store)
+  const shared = new Set(pushes.filter(({ to }) => !('device' in to)).map(({ payload }) => payload))
+  const claims = new Map<string, Promise<ClaimedPayload>>()
+  const claimOnce = (payload: string): Promise<ClaimedPayload> => {
+    const claiming = claims.get(payload) ?? claimPayload(payload, store, shared.has(payload))
     claims.set(payload, claiming)
     return claiming
   }
@@ -68,16 +77,28 @@ async function claimAll(pushes: NewPush[], store: PayloadStore): Promise<NewPush
       const { payload, to } = push
       if (payload === undefined || !isLarge(payload)) return push
       const claimed = await claimOnce(payload)
-      if (claimed === payload && !('device' in to)) throw unavailable(payload, 'for several devices')
-      return { ...push, payload: claimed }
+      if (claimed.payload === payload && !('device' in to)) throw unavailable(payload, 'for several devices')
+      return { ...push, ...claimed }
     }),
   )
 }
 
-async function claimPayload(payload: string, store: PayloadStore): Promise<string> {
+async function claimPayload(
+  payload: string,
+  store: PayloadStore,
+  isShared: boolean,
+): Promise<ClaimedPayload> {
+  let copies: { payloadCopies?: 1 } = {}
+  const single = {
+    onSingleCopy: () => {
+      copies = { payloadCopies: 1 }
+    },
+  }
   try {
     // However many bodies it names: in the rows of all devices the payload itself would take more room.
-    return await claimFor(payload, store, Number.POSITIVE_INFINITY)
+    const mostNames = Number.POSITIVE_INFINITY
+    const claim = await claimFor(payload, store, { mostNames, single: isShared ? single : undefined })
+    return { payload: claim, ...copies }
   } catch (error) {
     // Its words are for jobs.
     if (PAYLOAD_UNAVAILABLE.is(error)) throw unavailable(payload, 'that begins with baton:payload')

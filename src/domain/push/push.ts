@@ -7,6 +7,8 @@ export interface NewPush {
   to: Target
   /** JSON text, stored as it stands. */
   payload?: string
+  /** Of a payload that was put away: there is a single copy of it for now, the other one follows. */
+  payloadCopies?: 1
   /** False: only for those who listen. */
   priority: boolean
   /** Replaces what is still open under the same topic. */
@@ -21,6 +23,8 @@ export interface NewPush {
 export interface AcceptedPush {
   id: string
   devices: number
+  /** Its payload was put away in one place only, since there was no second one; the other copy follows. */
+  payloadCopies?: 1
 }
 
 export type PushState =

@@ -1,6 +1,6 @@
 import { PAYLOAD_LOST, PAYLOAD_UNAVAILABLE } from './errors.ts'
 import type { NewJob } from './ledger.ts'
-import type { PayloadStore } from './payload-store.ts'
+import type { PayloadStore, StoreWish } from './payload-store.ts'
 
 /** A payload with more bytes of JSON is kept apart from its row. */
 export const largePayloadBytes = 16_384
@@ -31,15 +31,25 @@ const surelyShort = Math.floor(largePayloadBytes / 3)
 export const isLarge = (json: string): boolean =>
   (json.length > surelyShort && Buffer.byteLength(json) > largePayloadBytes) || json.startsWith(prefix)
 
+export interface ClaimWish {
+  mostNames?: number
+  /** Where the row cannot have it instead. */
+  single?: StoreWish | undefined
+}
+
 /**
  * The JSON for the row of a payload that `isLarge`: a claim, or the same text when the store cannot take it now. That
  * costs room in the database, and is no reason to refuse work.
  *
  * @throws PAYLOAD_UNAVAILABLE for one that looks like a claim: in the row it would be taken for one
  */
-export async function claimFor(json: string, payloads: PayloadStore, mostNames = maxNames): Promise<string> {
+export async function claimFor(
+  json: string,
+  payloads: PayloadStore,
+  { mostNames = maxNames, single }: ClaimWish = {},
+): Promise<string> {
   const names = namesIn(json)
-  const reference = names.length > mostNames ? undefined : await payloads.store(json)
+  const reference = names.length > mostNames ? undefined : await payloads.store(json, single)
   if (reference !== undefined) {
     const claim: Claim = { [mark]: reference, bytes: Buffer.byteLength(json) }
     return JSON.stringify(names.length > 0 ? { ...claim, names } : claim)

@@ -34,9 +34,8 @@ async function rowsOf(push: string): Promise<string[]> {
   return (await ground().postgres.query<{ payload: string }>(sql, [push])).rows.map(({ payload }) => payload)
 }
 
-/** The stores as on a disk that is not mounted. */
-async function takeAwayStores(): Promise<() => Promise<void>> {
-  const { folder } = ground()
+/** The stores, or one of them, as on a disk that is not mounted. */
+async function takeAwayStores(folder = ground().folder): Promise<() => Promise<void>> {
   let away = true
   await rename(folder, `${folder}.away`)
   const bringBack = async (): Promise<void> => {
@@ -167,6 +166,28 @@ it('keeps it in the row of one device while the stores are away, and refuses it 
   await bringBack()
   await accepting.accept([many])
   expect(await given(await open(phone))).toMatchObject([{ id: many.id, payload }])
+}, 40_000)
+
+it('begins with one copy for many devices while one store is away, says so, and asks for the other', async () => {
+  const { device, devices, acceptance, push, folder, postgres } = ground()
+  const phone = await device()
+  await devices.put(phone, { user: 'cid', transports: [] })
+  const accepting = acceptance()
+  await accepting.accept([push(phone, { payload: payloadOf(20_000) })])
+  await given(await open(phone))
+  await takeAwayStores(path.join(folder, 'b'))
+  const payload = payloadOf(20_000)
+  const [single, many] = [push(phone, { payload: payloadOf(20_000) }), push({ user: 'cid' }, { payload })]
+  expect(await accepting.accept([single, many])).toEqual([
+    { id: single.id, devices: 1 },
+    { id: many.id, devices: 1, payloadCopies: 1 },
+  ])
+  // Where the row can have it, it does: that is worth more than one copy.
+  expect(await rowsOf(single.id)).toEqual([single.payload])
+  const body = (JSON.parse((await rowsOf(many.id))[0] ?? '') as Record<string, string>)['baton:payload']
+  const { rows } = await postgres.query('SELECT reason FROM body_repairs WHERE body = $1', [body])
+  expect(rows).toEqual([{ reason: 'a copy is missing' }])
+  expect(await given(await open(phone))).toMatchObject([{ id: single.id }, { id: many.id, payload }])
 }, 40_000)
 
 it('reaches a provider that has room for it; another one gets the push without', async () => {

@@ -58,7 +58,13 @@ const PushInput = Type.Object({
     }),
   ),
 })
-const Accepted = Type.Object({ id: Type.String({ format: 'uuid' }), devices: Type.Integer() })
+const Accepted = Type.Object({
+  id: Type.String({ format: 'uuid' }),
+  devices: Type.Integer(),
+  payloadCopies: Type.Optional(
+    Type.Literal(1, { description: 'Its large payload has a single copy for now; the other one follows' }),
+  ),
+})
 
 /** `POST /v1/pushes`, and what became of them. */
 export function addPushIntake(server: FastifyInstance, options: PushIntakeOptions): void {
