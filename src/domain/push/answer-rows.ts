@@ -12,6 +12,8 @@ export interface AnswerRows {
   rows: FetchedRow[]
   /** Why the rest is left out: no room in this answer, or its payload cannot be read now. Undefined: nothing is. */
   left: 'full' | 'unavailable' | undefined
+  /** The payload that cannot be read now, as its row names it. */
+  held?: string | undefined
 }
 
 export interface Answered {
@@ -41,7 +43,8 @@ export async function answerRows(
   try {
     const answers = fitting.map(async (rows, index): Promise<AnswerRows> => {
       const filled = await fill(rows, sources)
-      if (filled.length < rows.length) return { rows: filled, left: 'unavailable' }
+      const held = rows[filled.length]?.notification.payload
+      if (filled.length < rows.length) return { rows: filled, left: 'unavailable', held }
       return { rows: filled, left: rows.length < (fetched[index]?.length ?? 0) ? 'full' : undefined }
     })
     return { answers: await Promise.all(answers), leave }

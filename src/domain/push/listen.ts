@@ -85,6 +85,8 @@ interface State {
   over: 'replaced' | 'settled' | 'closed' | undefined
   /** Nobody is there any more to read an answer. */
   closed: boolean
+  /** Takes back the wish to be told when the payload can be read that holds up a device. */
+  held: Map<string, () => void> | undefined
   /** Gives back the room of the last answer. */
   leave: (() => void) | undefined
   /** Ends the pause that is under way. */
@@ -101,6 +103,7 @@ export function createListen(options: OpenListenOptions): OpenListen {
     marked: false,
     over: undefined,
     closed: false,
+    held: undefined,
     leave: undefined,
     rouse: undefined,
   }
@@ -121,11 +124,7 @@ export function createListen(options: OpenListenOptions): OpenListen {
       state.positions.set(device, position)
       state.begun += 1
     },
-    wake: (device) => {
-      state.stale ??= new Set()
-      state.stale.add(device)
-      state.rouse?.()
-    },
+    wake: (device) => wake(state, device),
     wakeAll: () => {
       state.stale = new Set(devices)
       state.rouse?.()
@@ -138,6 +137,7 @@ export function createListen(options: OpenListenOptions): OpenListen {
     close: () => {
       end(state, 'closed')
       state.closed = true
+      for (const device of devices) release(state, device)
       leave(state)
       options.forget(listen)
     },
@@ -159,6 +159,16 @@ async function giveBack(state: State, { id, rows }: OpenListenOptions): Promise<
   const undone = moved(state)
   state.marked = true
   await Promise.all(undone.map(([device, position]) => rows.giveBack(device, id, position)))
+}
+
+function wake(state: State, device: string): void {
+  markStale(state, device)
+  state.rouse?.()
+}
+
+function release(state: State, device: string): void {
+  state.held?.get(device)?.()
+  state.held?.delete(device)
 }
 
 function end(state: State, how: State['over']): void {
@@ -225,9 +235,10 @@ async function take(
   state: State,
   options: OpenListenOptions,
   device: string,
-  { rows, left }: AnswerRows,
+  { rows, left, held }: AnswerRows,
 ): Promise<Given[]> {
   const { positions } = state
+  release(state, device)
   const given = rows.map(({ seq, latencyMs, notification }) => {
     positions.set(device, Math.max(seq, positions.get(device)))
     if (!Number.isNaN(latencyMs)) {
@@ -238,8 +249,15 @@ async function take(
   if (left) {
     // With a number it would be what was given and not confirmed, which no look finds.
     await options.rows.giveBack(device, options.id, positions.get(device))
-    // What cannot be read now is found by the look that every listen gets (open-listens.ts).
+    // What cannot be read now is found by the look that every listen gets (open-listens.ts), if not before.
     if (left === 'full') markStale(state, device)
+    else if (held !== undefined && !state.closed) {
+      state.held ??= new Map()
+      state.held.set(
+        device,
+        options.payloads.whenReadable(held, () => wake(state, device)),
+      )
+    }
   }
   return given
 }
@@ -249,7 +267,8 @@ const rowsOf = (fetched: Fetched): FetchedRow[] => (fetched.kind === 'rows' ? fe
 const hasMore = (fetched: Fetched | undefined): boolean => fetched?.kind === 'rows' && fetched.more
 
 function markStale(state: State, device: string): void {
-  state.stale = new Set(state.stale).add(device)
+  state.stale ??= new Set()
+  state.stale.add(device)
 }
 
 /** Resolves when somebody rouses the listen, or after `ms`. */

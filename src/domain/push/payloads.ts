@@ -1,11 +1,12 @@
 import type { Clock } from '../../core/clock.ts'
 import { withLimit } from '../../core/lifecycle.ts'
 import type { Log } from '../../platform/log.ts'
-import { PAYLOAD_UNAVAILABLE } from '../../platform/queues/errors.ts'
+import { PAYLOAD_LOST, PAYLOAD_UNAVAILABLE } from '../../platform/queues/errors.ts'
 import { claimFor, isLarge, readClaim, redeemText } from '../../platform/queues/payload-claim.ts'
 import type { PayloadStore } from '../../platform/queues/payload-store.ts'
 import { createTroubleLog } from '../../platform/trouble-log.ts'
 import { PUSH_PAYLOAD_UNAVAILABLE } from './errors.ts'
+import { createHeldPayloads } from './held-payloads.ts'
 import type { NewPush } from './push.ts'
 
 /** Payloads of more than 16 KiB lie in the stores of bodies, once for however many devices; a row names its body. */
@@ -23,6 +24,8 @@ export interface PushPayloads {
    * @throws PAYLOAD_LOST when no sound copy is left; anything else when it cannot be read now, soon enough
    */
   redeem(payload: string): Promise<string>
+  /** Calls back when what could not be redeemed can be, a second or so later. @returns what takes the wish back */
+  whenReadable(payload: string, onReadable: () => void): () => void
 }
 
 /** A group is woken at once: its devices share what one of them has read. Bytes. */
@@ -48,10 +51,20 @@ export function createPushPayloads({ store, clock, log }: PushPayloadsOptions): 
       throw error
     }
   }
+  const held = createHeldPayloads({
+    // One that is lost is no matter of time.
+    isReadable: (payload) =>
+      redeem(payload).then(
+        () => true,
+        (error: unknown) => PAYLOAD_LOST.is(error),
+      ),
+    clock,
+  })
   return {
     claim: (pushes) => claimAll(pushes, store),
     sizeOf: (payload) => readClaim(payload)?.bytes ?? Buffer.byteLength(payload),
     redeem: async (payload) => (readClaim(payload) ? redeem(payload) : payload),
+    whenReadable: held.hold,
   }
 }
 
