@@ -17,3 +17,10 @@ export const DATABASE_NOT_MIGRATED = defineError(
   'The database lacks migrations ({pending}). Run `baton release` against it.',
   { status: 503, retry: 'never', report: true },
 )
+
+/** The fence of docs/protocols/sync.md: raised by the triggers of migration 0050 as SQLSTATE BT001. */
+export const SITE_CLOSED = defineError(
+  'SITE_CLOSED',
+  'This site takes no writes now: it is a replica, or another site is taking over. Nothing was changed. Try again in a few seconds, or at the site that leads.',
+  { status: 503, retry: 'after', report: false },
+)

@@ -2,7 +2,7 @@ import pg from 'pg'
 import { type BatonError, codeOf, messageOf } from '../../core/errors.ts'
 import { createConnectionBreaker } from './connection-breaker.ts'
 import { dropIdle, isUnanswered } from './dead-connections.ts'
-import { DATABASE_OVERLOADED, DATABASE_UNAVAILABLE } from './errors.ts'
+import { DATABASE_OVERLOADED, DATABASE_UNAVAILABLE, SITE_CLOSED } from './errors.ts'
 
 /** One statement's connection inside a transaction. */
 export type Client = pg.PoolClient
@@ -63,6 +63,8 @@ export const withAnswerIn = (database: Queryable, ms: number): Queryable => ({
 })
 
 const tooManyConnections = '53300'
+/** What the fence of migration 0050 raises. */
+const siteClosed = 'BT001'
 
 /** SQLSTATE classes and Node codes that say "not now" rather than "not so". */
 const away = new Set([
@@ -188,7 +190,7 @@ export function isAway(error: unknown): boolean {
   return (code !== undefined && away.has(code)) || isLost
 }
 
-/** Names what a failure means to the caller: away, overloaded, or (unchanged) a fault of the statement. */
+/** Names what a failure means to the caller: away, overloaded, closed, or (unchanged) a fault of the statement. */
 export function databaseError(error: unknown): unknown {
   const code = codeOf(error)
   const message = messageOf(error)
@@ -198,6 +200,7 @@ export function databaseError(error: unknown): unknown {
       { cause: error, retryAfterMs: 1_000 },
     ) satisfies BatonError
   }
+  if (code === siteClosed) return SITE_CLOSED({}, { cause: error, retryAfterMs: 5_000 })
   if (isAway(error)) {
     return DATABASE_UNAVAILABLE({ reason: message }, { cause: error })
   }

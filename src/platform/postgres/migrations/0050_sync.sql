@@ -162,6 +162,21 @@ CREATE TABLE sync_trash (
 CREATE INDEX sync_trash_object ON sync_trash (type, id);
 CREATE INDEX sync_trash_at ON sync_trash (at);
 
+-- On a site that led and is a replica now: what it had numbered above its cursors, or not numbered yet (then without
+-- position, kind and hash). Nobody else may have it: candidates of a hard fail-over.
+CREATE TABLE sync_tail (
+  type  text COLLATE "C" NOT NULL,
+  id    text COLLATE "C" NOT NULL,
+  shard smallint NOT NULL,
+  pos   bigint,
+  kind  text CHECK (kind IN ('upsert', 'delete', 'forget')),
+  hash  text,
+  -- in which this site had it
+  epoch bigint NOT NULL,
+  at    timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (type, id)
+);
+
 CREATE TABLE fail_overs (
   id         uuid PRIMARY KEY,
   mode       text NOT NULL CHECK (mode IN ('rehearse', 'soft', 'hard')),
