@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { messageOf } from '../../core/errors.ts'
+import type { Service } from '../../core/lifecycle.ts'
 import { type Config, childEnvironment } from '../../platform/config/config.ts'
 import { createLog, type Log } from '../../platform/log.ts'
 import { createPostgres } from '../../platform/postgres/postgres.ts'
@@ -21,6 +22,7 @@ import { createGround, type Ground } from '../compose.ts'
 import { chooseQueues, loadJobs } from '../load-jobs.ts'
 import { assertDatabaseReady, openDatabase, stateFolder, waitForPostgres } from './database.ts'
 import { createIntake } from './intake.ts'
+import { createGroundSiteWatch } from './site.ts'
 
 export interface ComposedMaster {
   master: WorkerMaster
@@ -62,19 +64,22 @@ export async function composeMaster(config: Config, print: (line: string) => voi
     throw error
   }
   if (config.redisUrl) void warnOfEviction(config.redisUrl, log)
-  const intake = createIntake(ground, registry)
-  return { master: createMaster({ ground, intake, close, print, databaseUrl: database.url }), log }
+  const makeIntake = (): Service[] => createIntake(ground, registry)
+  return {
+    master: createMaster({ ground, createIntake: makeIntake, close, print, databaseUrl: database.url }),
+    log,
+  }
 }
 
 interface Parts {
   ground: Ground
-  intake: ReturnType<typeof createIntake>
+  createIntake(): Service[]
   close(): Promise<void>
   print(line: string): void
   databaseUrl: string
 }
 
-function createMaster({ ground, intake, close, print, databaseUrl }: Parts): WorkerMaster {
+function createMaster({ ground, createIntake: makeIntake, close, print, databaseUrl }: Parts): WorkerMaster {
   const { config, clock, log, backend } = ground
   const id = randomUUID()
   const troubles = createTroubleLog(log, clock)
@@ -112,7 +117,10 @@ function createMaster({ ground, intake, close, print, databaseUrl }: Parts): Wor
       }),
     metrics: ground.metrics,
     deadRunners: createDeadRunners({ ledger, backend, clock, log }),
-    intake,
+    createIntake: makeIntake,
+    // On the connections of the heartbeat: neither may wait behind work.
+    site: createGroundSiteWatch({ postgres, clock, log }),
+    services: [],
     hooks: createShutdownHooks({ hooks: shutdownHooks(), debts, clock, log }),
     shutdownMs: config.shutdownMs,
     close,

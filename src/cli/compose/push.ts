@@ -74,6 +74,7 @@ export function createPushWeb(ground: Ground, authenticator: Authenticator, maxL
     },
     /** Answers the listens that wait; they would hold up the end of the requests under way. */
     settle: () => listens.settle(),
+    dismiss: () => listens.dismiss(),
     stop: async () => {
       await listens.stop()
       await statistics.stop()

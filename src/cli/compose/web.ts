@@ -17,6 +17,7 @@ import { loadJobs } from '../load-jobs.ts'
 import { createDashboardPlugin } from './dashboard.ts'
 import { assertDatabaseReady, type Database, openDatabase, waitForPostgres } from './database.ts'
 import { createPushWeb } from './push.ts'
+import { createGroundSiteWatch } from './site.ts'
 import { createSiteBodies } from './site-bodies.ts'
 import { createStateWeb } from './state.ts'
 import { openTracing } from './tracing.ts'
@@ -81,6 +82,8 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
   const shown = { registry, authenticator, keys, audit, bodies, acceptance }
   const dashboard = createDashboardPlugin(ground, { ...shown, listens: push.listens })
   let stopping = false
+  const site = createGroundSiteWatch(ground)
+  releasers.add('site', () => site.stop())
   const web = await createWeb({
     ...ground,
     host: config.host ?? '0.0.0.0',
@@ -92,6 +95,8 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     registry,
     acceptance,
     bodies,
+    site,
+    dismiss: () => push.dismiss(),
     tracing: await openTracing(ground, 'web'),
     plugins: [push.plugin, createStateWeb(ground, { acceptance, registry, audit }), dashboard],
     limits: { connections: maxListens + 5_000 },
@@ -104,6 +109,7 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     // Between the check of the schema and now its connections may have gone to others.
     const limitMs = config.bootTimeoutMs
     await waitForPostgres(() => heartbeat.start(), { clock, log, limitMs })
+    await site.start()
     await push.start()
     return web.start()
   }

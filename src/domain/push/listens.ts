@@ -39,6 +39,8 @@ export interface Listens extends Service {
   confirm(listeners: Listener[], cursor: string): Promise<number>
   /** Answers every waiting listen as if its time had passed, and lets none wait any more: before a stop. */
   settle(): void
+  /** Answers those that wait now; others may come: before the site takes no more writes. */
+  dismiss(): void
   /** How many are open. */
   readonly size: number
 }
@@ -94,6 +96,9 @@ export function createListens(options: ListensOptions): Listens {
     },
     settle: () => {
       settling = true
+      for (const listen of listens.all()) listen.settle()
+    },
+    dismiss: () => {
       for (const listen of listens.all()) listen.settle()
     },
     get size() {

@@ -4,8 +4,11 @@ import { withLimit } from '../../core/lifecycle.ts'
 import type { Log } from '../log.ts'
 import type { Postgres } from '../postgres/postgres.ts'
 
-/** `waiting`: the queue engine does not answer its children, so none takes jobs. */
-export type NodeState = 'starting' | 'waiting' | 'up' | 'quiet' | 'stopping'
+/**
+ * `waiting`: the queue engine does not answer its children, so none takes jobs. `standby`: the site takes no work now,
+ * so there are no children.
+ */
+export type NodeState = 'starting' | 'waiting' | 'up' | 'quiet' | 'stopping' | 'standby'
 
 export interface NodeChild {
   runner: string

@@ -7,12 +7,18 @@ export interface EventStreams {
   readonly count: number
   /** Ends each one and asks its client to come again, spread over `overMs` so that they do not come all at once. */
   endAll(overMs: number): void
+  /** The same for those that are open now; others may come. */
+  dismiss(overMs: number): void
 }
 
 export function createEventStreams(): EventStreams {
   const streams = new Set<EventStream>()
   let stopping = false
+  const dismiss = (overMs: number): void => {
+    for (const stream of streams) stream.end(1_000 + Math.round(Math.random() * overMs))
+  }
   return {
+    dismiss,
     open: (response, headers, onClose) => {
       const stream = openEventStream(response, {
         headers: stopping ? { ...headers, connection: 'close' } : headers,
@@ -30,7 +36,7 @@ export function createEventStreams(): EventStreams {
     },
     endAll: (overMs) => {
       stopping = true
-      for (const stream of streams) stream.end(1_000 + Math.round(Math.random() * overMs))
+      dismiss(overMs)
     },
   }
 }

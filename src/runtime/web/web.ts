@@ -11,6 +11,7 @@ import type { Acceptance } from '../../platform/queues/accept.ts'
 import type { QueueBackend } from '../../platform/queues/backend.ts'
 import type { Ledger } from '../../platform/queues/ledger.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
+import type { SiteWatch } from '../../platform/replication/site-watch.ts'
 import type { Tracing } from '../../platform/tracing.ts'
 import type { WakeBus } from '../../platform/wake-bus.ts'
 import { createEventStreams, type EventStreams } from './event-streams.ts'
@@ -29,6 +30,7 @@ import { addJobEvents } from './routes/job-events.ts'
 import { addJobIntake } from './routes/job-intake.ts'
 import { addJobReading } from './routes/job-reading.ts'
 import { createServer, defaultLimits, type ServerLimits } from './server.ts'
+import { addSiteGate } from './site-gate.ts'
 import { createSiteMetrics } from './site-metrics.ts'
 import { createWebMetrics, type WebMetrics } from './web-metrics.ts'
 
@@ -51,6 +53,10 @@ export interface WebOptions {
   ledger: Ledger
   backend: QueueBackend
   wakeBus: WakeBus
+  /** Whether the site takes writes; without it always. */
+  site?: Pick<SiteWatch, 'state' | 'onChange'>
+  /** Asks the listens of the plugins to come again: the site takes no more writes. */
+  dismiss?(): void
   /** Undefined: nothing is traced. */
   tracing?: Tracing | undefined
   /** Without it there are no routes for bodies. */
@@ -97,6 +103,14 @@ export async function createWeb(options: WebOptions): Promise<Web> {
     onProblem: metrics.problem,
     isStopping: () => stopping.is,
   })
+  const { site, dismiss } = options
+  if (site) {
+    const leave = (): void => {
+      streams.dismiss(comeAgainMs)
+      dismiss?.()
+    }
+    addSiteGate(server, { site, dismiss: leave })
+  }
   await addRoutes(server, options, parts)
   const farewell = createFarewell(server, options.clock)
 
@@ -186,6 +200,7 @@ async function addRoutes(server: FastifyInstance, options: WebOptions, parts: Pa
     metrics,
     metricsOpen: options.metricsOpen,
     isStopping: () => stopping.is,
+    site: options.site,
   })
   addJobIntake(server, {
     clock: options.clock,

@@ -1,4 +1,4 @@
-import { messageOf } from '../../core/errors.ts'
+import { type BatonError, messageOf } from '../../core/errors.ts'
 import type { Service } from '../../core/lifecycle.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Metrics } from '../../platform/metrics.ts'
@@ -7,6 +7,7 @@ import type { NodeHeartbeat, NodeState, NodeView } from '../../platform/processe
 import { createNodeMeter, encodeNodeMetrics, type NodeMeter } from '../../platform/processes/node-metrics.ts'
 import type { ShutdownHooks } from '../../platform/processes/shutdown-hooks.ts'
 import type { ExitProcess } from '../../platform/processes/signals.ts'
+import { planStop } from '../../platform/processes/stop-plan.ts'
 import type { SupervisedChild } from '../../platform/processes/supervised-child.ts'
 import {
   createSupervisor,
@@ -15,8 +16,10 @@ import {
   type Supervisor,
   type SupervisorOptions,
 } from '../../platform/processes/supervisor.ts'
+import type { SiteWatch } from '../../platform/replication/site-watch.ts'
 import type { DeadRunners } from './dead-runner.ts'
-import { createStop } from './stop.ts'
+import { createDuty } from './duty.ts'
+import { createStop, endChildren, type Stop, stopIntake } from './stop.ts'
 
 export interface WorkerMasterOptions
   extends Pick<
@@ -27,8 +30,12 @@ export interface WorkerMasterOptions
   deadRunners: DeadRunners
   /** Those of the master itself; it shows the sum of its own and its children's in its row. */
   metrics: Pick<Metrics, 'count' | 'take'>
-  /** What brings in work: reconciler, schedules. Started when the first child is up, stopped first. */
-  intake: Service[]
+  /** What brings in work: reconciler, schedules. Started when the first child is up, stopped first. New for each duty. */
+  createIntake(): Service[]
+  /** Whether the site takes work; while it does not, the worker stands by. */
+  site: SiteWatch
+  /** What runs in standby too: replication. */
+  services: Service[]
   hooks: ShutdownHooks
   shutdownMs: number
   /** Ends what the process itself keeps: pools, an embedded server. */
@@ -55,13 +62,114 @@ export interface WorkerMaster {
 const reportWithinMs = 500
 
 export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
-  const { log } = options
+  const { log, site } = options
   let state: NodeState = 'starting'
   let ended = false
-  const waits = createWaits(log)
+  let isQuiet = false
+  let stop: Stop | undefined
   const meter = createNodeMeter(options.metrics)
+  const heartbeat = options.createHeartbeat(() => fullView(state, team.supervisor, meter))
+  const show = (next: NodeState): void => {
+    state = next
+    void heartbeat.record()
+  }
 
-  const heartbeat = options.createHeartbeat(() => fullView(state, supervisor, meter))
+  const createStopNow = (): Stop =>
+    createStop({ ...options, ...team, heartbeat, intake: [...team.intake, ...options.services, site] })
+  const onHopeless = (error: BatonError): void => {
+    if (ended) return
+    ended = true
+    duty.leave()
+    log.fatal({ code: error.code }, error.message)
+    void createStopNow().giveUp()
+  }
+  const onFirstUp = (): void => {
+    if (isQuiet) return
+    startAll(team.intake, log)
+    show('up')
+  }
+  const nextTeam = (): Team => createTeam(options, { heartbeat, meter, onFirstUp, onHopeless })
+  let team = nextTeam()
+
+  const duty = createDuty({
+    begin: () => {
+      if (state === 'standby') log.info('the site takes work: the children are forked')
+      show(isQuiet ? 'quiet' : 'starting')
+      if (isQuiet) team.supervisor.quiet()
+      team.supervisor.start()
+    },
+    end: async (leave) => {
+      show('stopping')
+      await standDown(options, team, leave)
+      if (leave.aborted) return
+      team = nextTeam()
+      show('standby')
+    },
+    log,
+  })
+
+  return {
+    start: async () => {
+      await options.patiently(() => options.hooks.settle())
+      await options.patiently(async () => void (await site.refresh()))
+      if (ended) return
+      if (!isOpen(site)) state = 'standby'
+      await options.patiently(() => heartbeat.start())
+      if (ended) return
+      site.onChange(() => duty.turn(isOpen(site)))
+      startAll([site, ...options.services], log)
+      if (state === 'standby') log.info({ ...site.state }, 'the site takes no work: standing by')
+      duty.turn(isOpen(site))
+    },
+    stop: (signal) => {
+      if (ended) return
+      ended = true
+      duty.leave()
+      show('stopping')
+      stop = createStopNow()
+      stop.begin(signal)
+    },
+    fast: () => stop?.fast(),
+    roll: () => {
+      if (!ended && duty.isOn) void team.supervisor.roll()
+      else log.info('there are no children to roll')
+    },
+    quiet: () => {
+      if (ended) return
+      log.info('quiet: nothing new is taken')
+      isQuiet = true
+      team.supervisor.quiet()
+      if (duty.isOn) show('quiet')
+    },
+    report: async () => {
+      await refreshAll(team.supervisor)
+      options.print([...describe(state, team.supervisor)].join('\n'))
+    },
+  }
+}
+
+const isOpen = (site: SiteWatch): boolean => site.state === undefined || site.state.intake === 'open'
+
+/** The children of one time in which the site takes work, and what brings work in meanwhile. */
+interface Team {
+  supervisor: Supervisor
+  intake: Service[]
+}
+
+interface TeamParts {
+  heartbeat: NodeHeartbeat
+  meter: NodeMeter
+  onFirstUp(): void
+  onHopeless(error: BatonError): void
+}
+
+/** Forks nothing yet. */
+function createTeam(
+  options: WorkerMasterOptions,
+  { heartbeat, meter, onFirstUp, onHopeless }: TeamParts,
+): Team {
+  const waits = createWaits(options.log)
+  let isUp = false
   const supervisor = createSupervisor({
     ...options,
     record: () => heartbeat.record(),
@@ -73,47 +181,40 @@ export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
     onUp: () => {
       waits.end()
       void heartbeat.record()
-      if (state === 'starting') startAll(options.intake, log)
-      if (state === 'starting') state = 'up'
+      if (isUp) return
+      isUp = true
+      onFirstUp()
     },
     onDeath: (child, exit) => giveBack(child, lossOf(child, exit), { ...options, heartbeat }),
-    onHopeless: (error) => {
-      if (ended) return
-      ended = true
-      log.fatal({ code: error.code }, error.message)
-      void stop.giveUp()
-    },
+    onHopeless,
   })
-  const stop = createStop({ ...options, supervisor, heartbeat })
-  const lines = (): string[] => [...describe(state, supervisor)]
+  return { supervisor, intake: options.createIntake() }
+}
 
-  return {
-    start: async () => {
-      await options.patiently(() => options.hooks.settle())
-      if (ended) return
-      await options.patiently(() => heartbeat.start())
-      if (!ended) supervisor.start()
+/** The phases 0 to 3 of a stop, without its end. A stop that comes meanwhile goes on with the children. */
+async function standDown(
+  { shutdownMs, clock, log }: WorkerMasterOptions,
+  { supervisor, intake }: Team,
+  leave: AbortSignal,
+): Promise<void> {
+  log.info({ shutdownMs }, 'the site takes no more work: the children finish what they have')
+  const plan = planStop(shutdownMs)
+  const beganAt = clock.monotonicMs()
+  const until = (ms: number): number => Math.max(0, beganAt + ms - clock.monotonicMs())
+  const stopped = stopIntake(intake, log)
+  await endChildren(
+    { supervisor, clock, log },
+    {
+      cause: 'the site takes no more work',
+      toInterruptMs: () => until(plan.interruptMs),
+      toKillMs: () => until(plan.killMs),
+      hurry: leave,
+      leave,
     },
-    stop: (signal) => {
-      if (ended) return
-      ended = true
-      state = 'stopping'
-      void heartbeat.record()
-      stop.begin(signal)
-    },
-    fast: () => stop.fast(),
-    roll: () => {
-      if (!ended) void supervisor.roll()
-    },
-    quiet: () => {
-      if (ended) return
-      log.info('quiet: nothing new is taken')
-      state = 'quiet'
-      supervisor.quiet()
-      void heartbeat.record()
-    },
-    report: () => refreshAll(supervisor).then(() => options.print(lines().join('\n'))),
-  }
+  )
+  if (leave.aborted) return
+  await Promise.race([Promise.all([supervisor.gone(), stopped]), clock.sleep(until(plan.exitMs), leave)])
+  log.info({ tookMs: Math.round(clock.monotonicMs() - beganAt) }, 'standing by')
 }
 
 /** What a dead child held goes back, as its loss says. */

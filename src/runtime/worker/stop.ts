@@ -53,20 +53,15 @@ export function createStop(options: StopOptions): Stop {
   }
 
   const run = async (cause: string): Promise<void> => {
-    const gone = supervisor.gone()
     const intake = stopIntake(options.intake, log)
-    supervisor.drain()
     log.info({ cause, shutdownMs: options.shutdownMs }, 'stopping: the children finish what they have')
-    const endSaying = saying(supervisor, log)
-    await Promise.race([gone, clock.sleep(until(plan.interruptMs), hurry.signal)])
-    endSaying()
-    if (supervisor.children().length > 0) {
-      sayWaiting(supervisor, log)
-      supervisor.interrupt(cause, until(plan.killMs))
-      await Promise.race([gone, clock.sleep(until(plan.killMs))])
-      const killed = supervisor.kill()
-      if (killed > 0) log.error({ killed }, 'killed the children that were left')
-    }
+    const gone = supervisor.gone()
+    await endChildren(options, {
+      cause,
+      toInterruptMs: () => until(plan.interruptMs),
+      toKillMs: () => until(plan.killMs),
+      hurry: hurry.signal,
+    })
     await Promise.race([Promise.all([gone, intake]), clock.sleep(until(plan.hooksMs) / 2)])
     const killed = supervisor.children().length > 0
     const owed = await options.hooks.run(beganAt + plan.hooksMs)
@@ -97,6 +92,37 @@ export function createStop(options: StopOptions): Stop {
   }
 }
 
+export interface Ending {
+  cause: string
+  /** How long the children may still drain, ms; asked once. */
+  toInterruptMs(): number
+  /** How long is left before the kill, ms. */
+  toKillMs(): number
+  /** Ends the wait for the drain. */
+  hurry: AbortSignal
+  /** Somebody else ends the children from here on. */
+  leave?: AbortSignal
+}
+
+/** Phases 1 to 3: drain, interrupt, kill. Ends when no child is left, or all are killed. */
+export async function endChildren(
+  { supervisor, clock, log }: Pick<StopOptions, 'supervisor' | 'clock' | 'log'>,
+  { cause, toInterruptMs, toKillMs, hurry, leave }: Ending,
+): Promise<void> {
+  const gone = supervisor.gone()
+  supervisor.drain()
+  const endSaying = saying(supervisor, log)
+  await Promise.race([gone, clock.sleep(toInterruptMs(), hurry)])
+  endSaying()
+  if (leave?.aborted || supervisor.children().length === 0) return
+  sayWaiting(supervisor, log)
+  supervisor.interrupt(cause, toKillMs())
+  await Promise.race([gone, clock.sleep(toKillMs(), leave)])
+  if (leave?.aborted) return
+  const killed = supervisor.kill()
+  if (killed > 0) log.error({ killed }, 'killed the children that were left')
+}
+
 async function giveUp({ supervisor, heartbeat, close, exit }: StopOptions): Promise<void> {
   supervisor.drain()
   supervisor.kill()
@@ -106,7 +132,7 @@ async function giveUp({ supervisor, heartbeat, close, exit }: StopOptions): Prom
 }
 
 /** A service that hangs on a dead store must not hold up the others, nor the stop. */
-async function stopIntake(intake: Service[], log: Log): Promise<void> {
+export async function stopIntake(intake: Service[], log: Log): Promise<void> {
   await Promise.all(
     intake.map((service) =>
       service.stop().catch((error: unknown) => log.warn({ reason: messageOf(error) }, 'intake did not stop')),

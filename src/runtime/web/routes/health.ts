@@ -5,6 +5,7 @@ import { withLimit } from '../../../core/lifecycle.ts'
 import { assertMigrated } from '../../../platform/postgres/migrate.ts'
 import type { Postgres } from '../../../platform/postgres/postgres.ts'
 import type { QueueBackend } from '../../../platform/queues/backend.ts'
+import type { SiteWatch } from '../../../platform/replication/site-watch.ts'
 import { problems } from '../open-api.ts'
 import type { WebMetrics } from '../web-metrics.ts'
 
@@ -19,6 +20,8 @@ export interface HealthOptions {
   /** Whether /metrics answers without a key. */
   metricsOpen: boolean
   isStopping(): boolean
+  /** Without it the site is always open. */
+  site?: Pick<SiteWatch, 'state'> | undefined
 }
 
 /** `/livez`, `/readyz`, `/metrics`. */
@@ -67,6 +70,11 @@ const Readiness = Type.Object({
       description:
         '`ok`, or why not. A queue that is away does not make the process unready: acceptance goes on',
     }),
+    site: Type.String({
+      description:
+        '`open`, or `draining` or `closed`: then it answers reads, and 503 `SITE_CLOSED` to writes. That makes the ' +
+        'process unready only for who asks with `?intake=open`',
+    }),
   }),
 })
 
@@ -87,20 +95,25 @@ function addReadiness(server: FastifyInstance, options: HealthOptions): void {
     return looking
   }
 
-  server.get(
+  server.get<{ Querystring: { intake?: string } }>(
     '/readyz',
     {
       schema: {
         tags: ['process'],
         summary: 'The process takes requests',
-        description: 'Postgres is reachable and migrated, and no stop is under way. Else 503.',
+        description:
+          'Postgres is reachable and migrated, and no stop is under way. Else 503. With `?intake=open` also 503 while ' +
+          'the site takes no writes: for a balancer that chooses between sites. One in front of a single site must not ' +
+          'ask so: a replica is reached through it by the site that leads.',
+        querystring: Type.Object({ intake: Type.Optional(Type.Literal('open')) }),
         response: { 200: Readiness, 503: Readiness },
       },
     },
-    async (_request, reply) => {
+    async (request, reply) => {
       const [database, queue] = await sharedLook()
       const stopping = options.isStopping()
-      const ready = database === 'ok' && !stopping
+      const intake = options.site?.state?.intake ?? 'open'
+      const ready = database === 'ok' && !stopping && (request.query.intake !== 'open' || intake === 'open')
       return reply
         .code(ready ? 200 : 503)
         .header('cache-control', 'no-store')
@@ -111,6 +124,7 @@ function addReadiness(server: FastifyInstance, options: HealthOptions): void {
             postgres: database,
             queue:
               queue === 'ok' ? queue : `${queue}: jobs are accepted all the same and run when it is back`,
+            site: intake,
           },
         })
     },
