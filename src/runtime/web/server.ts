@@ -16,6 +16,7 @@ import {
 } from './errors.ts'
 import { readJson } from './json-body.ts'
 import { readBytes } from './json-reader.ts'
+import { lingeringAnswer } from './lingering-answer.ts'
 import { openApi } from './open-api.ts'
 import type { Overload } from './overload.ts'
 import { problemHeaders, problemOf, problemType, toBatonError } from './problem.ts'
@@ -48,7 +49,10 @@ export interface ServerOptions {
   limits: ServerLimits
   /** Undefined: nothing is traced. */
   tracing?: Tracing | undefined
-  /** Told of every answer; ms is the time from the headers of the request to the end of the answer. */
+  /**
+   * Told of every answer; ms is the time from the headers of the request to the end of the answer. The status is 499
+   * when its connection ended before it was out.
+   */
   onAnswer(answer: { method: string; route: string; status: number; ms: number }): void
   onProblem(code: string): void
   isStopping(): boolean
@@ -104,11 +108,12 @@ export async function createServer(options: ServerOptions): Promise<FastifyInsta
   await server.register(swagger, { openapi: openApi })
   addJsonParser(server, limits)
   addRequestTracing(server, options.tracing)
-  server.addHook('onRequest', (request, reply, done) => admit(options, table, { request, reply, done }))
-  server.addHook('onResponse', (request, reply, done) => {
-    tell(options, request, reply)
+  server.addHook('onRequest', (request, reply, done) => {
+    // Not onResponse, which is not called when the client goes before its answer.
+    reply.raw.once('close', () => tell(options, request, reply))
     done()
   })
+  server.addHook('onRequest', (request, reply, done) => admit(options, table, { request, reply, done }))
   server.setErrorHandler((error, request, reply) => answerError(options, error, { request, reply }))
   server.setNotFoundHandler((request) => {
     throw ROUTE_NOT_FOUND({ path: pathOf(request) })
@@ -212,12 +217,12 @@ function answerError(options: ServerOptions, thrown: unknown, { request, reply }
   options.onProblem(error.code)
   if (error.traits.status >= 500) logFault(options.log, error, request)
   // The rest of a body that was refused would have to be read before the connection could be used again.
-  if (error.traits.status === 413 || error.traits.status === 408) reply.header('connection', 'close')
-  reply
-    .code(error.traits.status)
-    .headers(problemHeaders(error))
-    .type(problemType)
-    .send(problemOf(error, request.id))
+  const isCutShort = error.traits.status === 413 || error.traits.status === 408
+  if (isCutShort) reply.header('connection', 'close')
+  const text = problemOf(error, request.id)
+  reply.code(error.traits.status).headers(problemHeaders(error)).type(problemType)
+  if (!isCutShort || request.raw.complete) return void reply.send(text)
+  reply.header('content-length', Buffer.byteLength(text)).send(lingeringAnswer(text, request.raw))
 }
 
 function logFault(log: Log, error: BatonError, request: FastifyRequest): void {
@@ -235,9 +240,17 @@ function logFault(log: Log, error: BatonError, request: FastifyRequest): void {
   else log.warn(line, 'A request was refused')
 }
 
+/** The status of an answer that did not leave whole; nginx writes it into its log. */
+const clientGone = 499
+
 function tell(options: ServerOptions, request: FastifyRequest, reply: FastifyReply): void {
+  const { raw } = reply
+  // A stream is ended by its client; one that became a WebSocket was no answer.
+  const isOpenStream = reply.sent && raw.headersSent && !raw.writableEnded
+  if (!raw.writableFinished && request.headers.upgrade !== undefined) return
+  const status = raw.writableFinished || isOpenStream ? raw.statusCode : clientGone
   const route = request.routeOptions.url ?? 'unknown'
-  const answer = { method: request.method, route, status: reply.statusCode, ms: reply.elapsedTime }
+  const answer = { method: request.method, route, status, ms: reply.elapsedTime }
   options.onAnswer(answer)
   if (options.log.isLevelEnabled('debug')) options.log.debug({ requestId: request.id, ...answer }, 'Answered')
 }
