@@ -7,8 +7,8 @@ import type { Postgres } from '../../platform/postgres/postgres.ts'
 import { createAdmission } from './admission.ts'
 import { assertBodyId } from './body-id.ts'
 import type { BodyStore } from './body-store.ts'
-import { createCatalog } from './catalog.ts'
-import { deliver, findBody } from './deliver.ts'
+import { type BodyRow, createCatalog } from './catalog.ts'
+import { checkBody, deliver, findBody } from './deliver.ts'
 import { createGuardedStore } from './guarded-store.ts'
 import { createMeter } from './meter.ts'
 import { receive } from './receive.ts'
@@ -40,6 +40,12 @@ export interface Bodies {
   read(id: string, options?: ReadOptions): AsyncIterable<Uint8Array>
   /** @throws BODY_ID_INVALID, BODY_NOT_FOUND, DATABASE_UNAVAILABLE, DATABASE_OVERLOADED */
   stat(id: string): Promise<BodyInfo>
+  /**
+   * As `stat`, and a store has shown that it has a copy of that length, which is not read.
+   *
+   * @throws what `get` does
+   */
+  check(id: string): Promise<BodyInfo>
   /** Reads every copy, takes bad ones away and writes missing ones. */
   repair(id: string): Promise<RepairReport>
   /** What keeps bodies whole over the years. */
@@ -169,8 +175,11 @@ export function createBodies(options: BodiesOptions): Bodies {
     read: (id, wish) => readAll(get, id, wish),
     stat: async (id) => {
       assertBodyId(id)
-      const row = await findBody(catalog, id)
-      return { id, size: row.size, copies: row.stores.length, createdAt: row.createdAt.toISOString() }
+      return infoOf(await findBody(catalog, id))
+    },
+    check: async (id) => {
+      assertBodyId(id)
+      return infoOf(await checkBody(delivery, id))
     },
     repair: async (id) => {
       assertBodyId(id)
@@ -190,6 +199,13 @@ export function createBodies(options: BodiesOptions): Bodies {
     },
   }
 }
+
+const infoOf = ({ id, size, stores, createdAt }: BodyRow): BodyInfo => ({
+  id,
+  size,
+  copies: stores.length,
+  createdAt: createdAt.toISOString(),
+})
 
 async function* readAll(get: Bodies['get'], id: string, wish: ReadOptions = {}): AsyncGenerator<Uint8Array> {
   const start = wish.start ?? 0

@@ -78,6 +78,32 @@ function resolveRange(
   return { start: range.start, end }
 }
 
+/**
+ * Whether a get would find something, without reading it: the row is sound, and a store shows a copy of its length.
+ * That its bytes are right only a get can tell.
+ *
+ * @throws what `deliver` does
+ */
+export async function checkBody(
+  options: Pick<DeliverOptions, 'stores' | 'catalog' | 'onSuspect'>,
+  id: string,
+): Promise<BodyRow> {
+  const row = await findBody(options.catalog, id)
+  const failures: unknown[] = []
+  for (const store of candidates(options.stores, row)) {
+    try {
+      const { size } = await store.stat(id)
+      if (size === row.size) return row
+      throw BODY_CORRUPT({ id, reason: `${store.name} has ${size} bytes instead of ${row.size}` })
+    } catch (error) {
+      failures.push(error)
+      if (isSuspect(error, store, row)) options.onSuspect(id, error)
+    }
+  }
+  const error = verdict(row, [...failures, ...absentStores(options.stores, row)])
+  throw await absenceOrLoss(error, options.catalog, id)
+}
+
 async function* resumed(
   first: IteratorResult<Uint8Array, void>,
   rest: AsyncGenerator<Uint8Array, void>,

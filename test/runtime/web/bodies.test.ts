@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { pino } from 'pino'
@@ -77,6 +77,29 @@ describe('bodies', () => {
     expect((await get({ range: 'bytes=0-9', 'if-range': '"other"' })).status).toBe(200)
     const head = await api.request(`/v1/bodies/${id}`, { method: 'HEAD', key: viewer })
     expect([head.status, head.headers.get('content-length')]).toEqual([200, String(bytes.length)])
+  })
+
+  it('are told by HEAD as a GET would find them, also when their copies are gone or cut', async () => {
+    const content = randomBytes(5_000)
+    expect((await put(content)).status).toBe(201)
+    const own = createHash('sha256').update(content).digest('hex')
+    const head = async (): Promise<[number, string | null]> => {
+      const { status, headers } = await api.request(`/v1/bodies/${own}`, { method: 'HEAD', key: viewer })
+      return [status, headers.get('content-length')]
+    }
+    const copies = ['a', 'b'].map((store) => path.join(folder, store, 'bodies', own.slice(0, 2), own))
+    expect(await head()).toEqual([200, '5000'])
+    await rm(copies[0] ?? '')
+    expect(await head()).toEqual([200, '5000'])
+    await bodies.idle()
+    for (const copy of copies) await truncate(copy, 4_999)
+    expect((await head())[0]).toBe(503)
+    await bodies.idle()
+    for (const copy of copies) await rm(copy, { force: true })
+    expect((await head())[0]).toBe(503)
+    expect((await api.request(`/v1/bodies/${'e'.repeat(64)}`, { method: 'HEAD', key: viewer })).status).toBe(
+      404,
+    )
   })
 
   it('are refused with their reason, and nothing is left of them', async () => {

@@ -111,7 +111,7 @@ function addDownload(scope: FastifyInstance, bodies: Bodies): void {
     '/v1/bodies/:id',
     { config: { roles: ['producer', 'viewer'] }, schema: { hide: true } },
     async (request, reply) => {
-      const { id, size } = await bodies.stat(request.params.id)
+      const { id, size } = await bodies.check(request.params.id)
       return reply
         .headers({ etag: `"${id}"`, 'accept-ranges': 'bytes', 'content-length': String(size) })
         .type('application/octet-stream')
