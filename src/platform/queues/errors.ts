@@ -30,6 +30,12 @@ export const JOB_FINISHED = defineError('JOB_FINISHED', 'The job {id} is {state}
   report: false,
 })
 
+export const JOB_KEY_TAKEN = defineError(
+  'JOB_KEY_TAKEN',
+  'The copy of the job {id} cannot be written: another unfinished job {name} has its dedupe key here. It is tried again.',
+  { status: 409, retry: 'backoff', report: false },
+)
+
 export const JOB_TIMED_OUT = defineError('JOB_TIMED_OUT', 'The job ran longer than {timeoutMs} ms.', {
   status: 500,
   retry: 'backoff',
