@@ -30,25 +30,29 @@ export function headOf(store: string, answer: IncomingMessage): RemoteHead {
   }
 }
 
+/** Asks for the head of the same object. */
+type Head = () => Promise<RemoteHead | undefined>
+
 /** The object of a GET: the slice alone, also from a server that does not know ranges. */
 export async function objectOf(
   store: string,
   answer: IncomingMessage,
-  slice: Slice = {},
+  slice: Slice | undefined,
+  head: Head,
 ): Promise<RemoteObject | undefined> {
   if (answer.statusCode === 404) {
     await discard(answer)
     return undefined
   }
-  if (answer.statusCode === 416) return emptySlice(store, answer)
+  if (answer.statusCode === 416) return emptySlice(answer, head)
   if (answer.statusCode !== 200 && answer.statusCode !== 206) throw unexpected(store, answer)
-  const head = headOf(store, answer)
-  const { start = 0, end = head.size } = slice
+  const found = headOf(store, answer)
+  const { start = 0, end = found.size } = slice ?? {}
   if (answer.statusCode === 206 && !beginsAt(answer, start)) throw unexpected(store, answer)
   const skipped = answer.statusCode === 200 ? start : 0
-  const wanted = Math.max(0, Math.min(end, head.size) - start)
+  const wanted = Math.max(0, Math.min(end, found.size) - start)
   return {
-    ...head,
+    ...found,
     stream: Readable.from(part(answer, skipped, wanted), { objectMode: false }).on('close', () =>
       answer.destroy(),
     ),
@@ -58,13 +62,17 @@ export async function objectOf(
 const beginsAt = (answer: IncomingMessage, start: number): boolean =>
   answer.headers['content-range']?.startsWith(`bytes ${start}-`) ?? false
 
-/** The slice begins at the end of the body: nothing, and that is right. */
-async function emptySlice(store: string, answer: IncomingMessage): Promise<RemoteObject> {
+/** The slice begins at the end of the body: nothing, and that is right. Undefined: the object went meanwhile. */
+async function emptySlice(answer: IncomingMessage, head: Head): Promise<RemoteObject | undefined> {
   const size = /^bytes \*\/(\d+)$/.exec(answer.headers['content-range'] ?? '')?.[1]
   await discard(answer)
-  if (size === undefined) throw BODY_UNAVAILABLE({ store, reason: 'it answered HTTP 416 without a size' })
-  return { size: Number(size), modifiedAt: 0, etag: '', stream: Readable.from([]) }
+  if (size !== undefined) return nothingOf({ size: Number(size), modifiedAt: 0, etag: '' })
+  // Some servers do not tell it here.
+  const found = await head()
+  return found && nothingOf(found)
 }
+
+const nothingOf = (head: RemoteHead): RemoteObject => ({ ...head, stream: Readable.from([]) })
 
 async function* part(answer: IncomingMessage, skipped: number, wanted: number): AsyncGenerator<Buffer> {
   let skip = skipped

@@ -92,7 +92,7 @@ function createS3Objects(name: string, options: S3StoreOptions, client: HttpClie
     get: async (key, slice) => {
       const answer = await call({ method: 'GET', key, headers: rangeHeader(slice), shared: true })
       if ((answer.statusCode ?? 0) >= 400 && answer.statusCode !== 416) return absentOr(name, answer)
-      return objectOf(name, answer, slice)
+      return objectOf(name, answer, slice, () => head(key))
     },
     head,
     put: async (key, body, { sha256, signal }) => {

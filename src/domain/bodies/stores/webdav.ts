@@ -54,6 +54,12 @@ function createWebdavObjects(name: string, url: URL, client: HttpClient): Remote
     return answer.statusCode ?? 0
   }
 
+  const head: RemoteObjects['head'] = async (key) => {
+    const answer = await client.send({ method: 'HEAD', path: pathOf(key), headers })
+    if ((await ended(answer, 200, 404)) === 404) return undefined
+    return headOf(name, answer)
+  }
+
   return {
     name,
     keyOf: (id) => `bodies/${id.slice(0, 2)}/${id}`,
@@ -64,13 +70,9 @@ function createWebdavObjects(name: string, url: URL, client: HttpClient): Remote
         headers: { ...headers, ...rangeHeader(slice) },
         shared: true,
       })
-      return objectOf(name, answer, slice)
+      return objectOf(name, answer, slice, () => head(key))
     },
-    head: async (key) => {
-      const answer = await client.send({ method: 'HEAD', path: pathOf(key), headers })
-      if ((await ended(answer, 200, 404)) === 404) return undefined
-      return headOf(name, answer)
-    },
+    head,
     put: async (key, body, { signal }) => {
       const answer = await client.send({ method: 'PUT', path: pathOf(key), headers, body, signal })
       await ended(answer, 200, 201, 204)

@@ -3,7 +3,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { createSystemClock } from '../../../../src/core/clock.ts'
 import { sha256 } from '../../../../src/core/digest.ts'
 import { createS3Store } from '../../../../src/domain/bodies/stores/s3.ts'
-import { exerciseBodyStore, sourceOf } from '../../../contracts/body-store.ts'
+import { type BodyStorePlace, exerciseBodyStore, sourceOf } from '../../../contracts/body-store.ts'
 import { type S3Server, startS3Server } from '../../../support/s3-server.ts'
 
 const clock = createSystemClock()
@@ -23,8 +23,7 @@ const storeOn = (server: S3Server, change: Partial<Parameters<typeof createS3Sto
   return store
 }
 
-exerciseBodyStore('an S3-compatible service', async () => {
-  const server = await startS3Server()
+const place = async (server: S3Server): Promise<BodyStorePlace> => {
   return {
     store: storeOn(server),
     again: async () => storeOn(server),
@@ -42,7 +41,9 @@ exerciseBodyStore('an S3-compatible service', async () => {
     },
     release: () => server.stop(),
   }
-})
+}
+
+exerciseBodyStore('an S3-compatible service', async () => place(await startS3Server()))
 
 describe('an S3-compatible service', () => {
   const start = async (): Promise<S3Server> => {
@@ -63,6 +64,18 @@ describe('an S3-compatible service', () => {
   it('without the bucket is unavailable, and does not lack bodies', async () => {
     const store = storeOn(await start(), { bucket: 'other' })
     await expect(store.open(sha256('x'))).rejects.toMatchObject({ code: 'BODY_UNAVAILABLE' })
+  })
+
+  it('that does not tell the size with a refused range gives an empty slice all the same', async () => {
+    const server = await startS3Server({ tellsSize: false })
+    onTestFinished(() => server.stop())
+    const store = storeOn(server)
+    const id = sha256('seven b')
+    await store.put(id, sourceOf(Buffer.from('seven b')))
+    for (const slice of [{ start: 3, end: 3 }, { start: 7 }]) {
+      const { size, stream } = await store.open(id, slice)
+      expect([size, await stream.toArray()]).toEqual([7, []])
+    }
   })
 
   it('does not take bytes that are not those of the id', async () => {
