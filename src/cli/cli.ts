@@ -21,6 +21,7 @@ const verbs: Record<string, () => Promise<RegisterVerb>> = {
   demo: async () => (await import('./commands/demo.ts')).registerDemo,
   web: async () => (await import('./commands/web.ts')).registerWeb,
   worker: async () => (await import('./commands/worker.ts')).registerWorker,
+  gateway: async () => (await import('./commands/gateway.ts')).registerGateway,
   'worker-child': async () => (await import('./commands/worker-child.ts')).registerWorkerChild,
   release: async () => (await import('./commands/release.ts')).registerRelease,
   doctor: async () => (await import('./commands/doctor.ts')).registerDoctor,

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import type { BatonError, Fault } from '../../core/errors.ts'
 import { crossFaults } from './cross-faults.ts'
 import { CONFIG_INVALID } from './errors.ts'
+import { gatewaySettings } from './gateway-settings.ts'
 import { pushSettings } from './push-settings.ts'
 import { choice, flag, integer, list, type Setting, text, url } from './settings.ts'
 
@@ -29,12 +30,12 @@ export const settings = {
     'PORT',
     3000,
     { min: 0, max: 65_535 },
-    { default: '3000', unit: 'port', about: 'Where `web` listens. 0 takes any free port.' },
+    { default: '3000', unit: 'port', about: 'Where `web` or `gateway` listens. 0 takes any free port.' },
   ),
   host: text('HOST', '0.0.0.0', {
     default: '0.0.0.0',
     unit: 'address',
-    about: 'The address that `web` binds.',
+    about: 'The address that `web` or `gateway` binds.',
   }),
   logLevel: choice('LOG_LEVEL', ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'info', {
     default: 'info',
@@ -190,6 +191,7 @@ export const settings = {
     about: 'Where traces are sent, OTLP over HTTP.',
   }),
   ...pushSettings,
+  ...gatewaySettings,
 } satisfies Record<string, Setting<unknown>>
 
 type Settings = typeof settings

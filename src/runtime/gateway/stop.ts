@@ -1,0 +1,69 @@
+import type { Clock } from '../../core/clock.ts'
+import { withLimit } from '../../core/lifecycle.ts'
+import type { Log } from '../../platform/log.ts'
+import { type Ending, isHeld } from './ending.ts'
+import type { Keeper } from './keeper.ts'
+import type { Roster } from './roster.ts'
+import type { ClientServer } from './server.ts'
+import type { Upgrades } from './upgrade.ts'
+
+export interface StopParts {
+  server: ClientServer
+  roster: Roster
+  keeper: Keeper
+  ending: Ending
+  upgrades: Upgrades
+  clock: Clock
+  log: Log
+  shutdownMs: number
+}
+
+/** Over which streams are ended, ms: their clients all come back at once otherwise. */
+const streamsMs = 1_000
+const stepMs = 50
+/** For what has to be written when everything has ended, ms. */
+const spareMs = 250
+
+/** The phases of docs/protocols/gateway.md, "Stop". @returns false when something was cut or killed */
+export async function stopGateway(parts: StopParts): Promise<boolean> {
+  const { clock, shutdownMs, server, roster } = parts
+  const began = clock.monotonicMs()
+  const leftMs = (until: number): number => Math.max(0, until - (clock.monotonicMs() - began))
+  await server.closeDoor(shutdownMs / 6)
+  const finished = await finishRequests(parts, () => leftMs(shutdownMs / 2))
+  server.cut()
+  // What was just being started ends by the signal that has been given.
+  await withLimit(settleStarts(parts), leftMs(shutdownMs)).catch(() => undefined)
+  const ended = await endTargets(parts, leftMs(shutdownMs - shutdownMs / 8 - spareMs))
+  for (const target of roster.targets) roster.remove(target, 'stopped')
+  roster.save()
+  return finished && ended
+}
+
+async function finishRequests(
+  { roster, clock, log, shutdownMs }: StopParts,
+  leftMs: () => number,
+): Promise<boolean> {
+  const overMs = Math.min(streamsMs, shutdownMs / 10)
+  for (const { lease } of roster.targets) {
+    for (const stream of lease.streams) setTimeout(() => stream.close(), Math.random() * overMs)
+  }
+  while (roster.targets.some(({ lease }) => isHeld(lease))) {
+    if (leftMs() <= 0) {
+      log.warn('requests were still under way when their time was up, and are cut')
+      return false
+    }
+    await clock.sleep(stepMs)
+  }
+  return true
+}
+
+async function settleStarts({ roster, keeper, upgrades }: StopParts): Promise<void> {
+  await upgrades.idle()
+  if (roster.current) await keeper.abandon(roster.current)
+}
+
+async function endTargets({ roster, ending }: StopParts, limitMs: number): Promise<boolean> {
+  const ends = await Promise.all(roster.targets.map((target) => ending.end(target, limitMs)))
+  return ends.every((clean) => clean)
+}
