@@ -34,6 +34,9 @@ CREATE TABLE change_heads (
 );
 INSERT INTO change_heads (shard) SELECT generate_series(0, 15);
 
+-- Seeding and verification walk in the order of bytes, which is the same everywhere. (The ids of others have it already.)
+CREATE INDEX devices_walk ON devices (id COLLATE "C");
+
 -- The change log: one row an object, at the position of its last change.
 CREATE TABLE changes (
   type    text COLLATE "C" NOT NULL,
@@ -208,28 +211,52 @@ CREATE FUNCTION change_shard(anchor text) RETURNS smallint
   SELECT (('x' || substr(md5(anchor), 1, 2))::bit(8)::integer & 15)::smallint
 $$;
 
+-- Of which an object's shard is made: a push ('<id>/<device>') goes with its device.
+CREATE FUNCTION change_anchor(type text, id text) RETURNS text
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN type = 'push' THEN substr(id, strpos(id, '/') + 1) ELSE id END
+$$;
+
 -- The fence. False: the transaction writes what the leader sent, and nothing is to be captured.
 CREATE FUNCTION change_admit() RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  closed boolean;
 BEGIN
   IF current_setting('baton.applying', true) = 'on' THEN
     RETURN false;
   END IF;
-  -- Held until the end of the transaction: who closes the site waits for it (the same number is in site.ts).
+  -- Looked at once a transaction. It is the transaction's own number that is remembered, since a word that outlived it
+  -- would let another one by; and a roll-back to a savepoint takes the lock and the word away together.
+  IF current_setting('baton.admitted', true) = pg_current_xact_id()::text THEN
+    RETURN true;
+  END IF;
+  -- Held until the end of the transaction: who closes the site waits for it (the same number is in site-rows.ts).
   PERFORM pg_advisory_xact_lock_shared(1651471214);
-  IF (SELECT intake = 'closed' FROM site) THEN
+  IF current_setting('transaction_isolation') = 'read committed' THEN
+    closed := (SELECT intake = 'closed' FROM site);
+  ELSE
+    -- Such a transaction sees the site as it was when it began. This fails (40001) when the row is another by now.
+    SELECT intake = 'closed' INTO closed FROM site FOR SHARE;
+  END IF;
+  IF closed THEN
     RAISE EXCEPTION 'this site takes no writes now' USING ERRCODE = 'BT001';
   END IF;
+  PERFORM set_config('baton.admitted', pg_current_xact_id()::text, true);
   RETURN true;
 END $$;
 
-CREATE FUNCTION change_note(noted_type text, anchor text, noted_id text) RETURNS void LANGUAGE sql AS $$
-  INSERT INTO change_pending (shard, type, id) VALUES (change_shard(anchor), noted_type, noted_id)
-$$;
+CREATE FUNCTION change_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'a truncate of % would not reach the replicas; use DELETE', TG_TABLE_NAME
+    USING ERRCODE = 'feature_not_supported';
+END $$;
 
--- Rows that came or went, a statement at a time; rows that changed, one by one and only where it matters to others.
+-- Rows that came or went, a statement at a time (one that touched no row writes nothing, so it is let by); rows that
+-- changed, one by one and only where it matters to others. `change_edited` watches columns that Baton itself does not
+-- change, or hardly: it costs nothing as long as no statement names them.
 CREATE FUNCTION change_jobs() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF change_admit() THEN
+  IF EXISTS (SELECT FROM touched) AND change_admit() THEN
     INSERT INTO change_pending (shard, type, id) SELECT change_shard(id::text), 'job', id::text FROM touched;
   END IF;
   RETURN NULL;
@@ -237,7 +264,10 @@ END $$;
 CREATE FUNCTION change_job() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF change_admit() THEN
-    PERFORM change_note('job', NEW.id::text, NEW.id::text);
+    INSERT INTO change_pending (shard, type, id) VALUES (change_shard(NEW.id::text), 'job', NEW.id::text);
+    IF OLD.id <> NEW.id THEN
+      INSERT INTO change_pending (shard, type, id) VALUES (change_shard(OLD.id::text), 'job', OLD.id::text);
+    END IF;
   END IF;
   RETURN NULL;
 END $$;
@@ -245,15 +275,21 @@ CREATE TRIGGER change_inserted AFTER INSERT ON jobs REFERENCING NEW TABLE AS tou
   FOR EACH STATEMENT EXECUTE FUNCTION change_jobs();
 CREATE TRIGGER change_deleted AFTER DELETE ON jobs REFERENCING OLD TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_jobs();
+-- Of a finished job everything: what it brought and why it failed cannot be compared cheaply, and hardly anybody writes it.
 CREATE TRIGGER change_updated AFTER UPDATE ON jobs FOR EACH ROW
-  WHEN ((OLD.outcome, OLD.run_at, OLD.attempts, OLD.interruptions, OLD.crashes, OLD.cancel_requested_at, OLD.retried)
+  WHEN (OLD.outcome IS NOT NULL
+    OR (OLD.outcome, OLD.run_at, OLD.attempts, OLD.interruptions, OLD.crashes, OLD.cancel_requested_at, OLD.retried)
     IS DISTINCT FROM
     (NEW.outcome, NEW.run_at, NEW.attempts, NEW.interruptions, NEW.crashes, NEW.cancel_requested_at, NEW.retried))
   EXECUTE FUNCTION change_job();
+CREATE TRIGGER change_edited
+  AFTER UPDATE OF id, name, queue, payload, priority, max_attempts, dedupe_key, context, enqueued_at ON jobs
+  FOR EACH ROW EXECUTE FUNCTION change_job();
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON jobs EXECUTE FUNCTION change_refuse();
 
 CREATE FUNCTION change_pushes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF change_admit() THEN
+  IF EXISTS (SELECT FROM touched) AND change_admit() THEN
     INSERT INTO change_pending (shard, type, id)
       SELECT change_shard(device), 'push', id::text || '/' || device FROM touched;
   END IF;
@@ -262,7 +298,12 @@ END $$;
 CREATE FUNCTION change_push() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF change_admit() THEN
-    PERFORM change_note('push', NEW.device, NEW.id::text || '/' || NEW.device);
+    INSERT INTO change_pending (shard, type, id)
+      VALUES (change_shard(NEW.device), 'push', NEW.id::text || '/' || NEW.device);
+    IF (OLD.id, OLD.device) <> (NEW.id, NEW.device) THEN
+      INSERT INTO change_pending (shard, type, id)
+        VALUES (change_shard(OLD.device), 'push', OLD.id::text || '/' || OLD.device);
+    END IF;
   END IF;
   RETURN NULL;
 END $$;
@@ -270,15 +311,25 @@ CREATE TRIGGER change_inserted AFTER INSERT ON pushes REFERENCING NEW TABLE AS t
   FOR EACH STATEMENT EXECUTE FUNCTION change_pushes();
 CREATE TRIGGER change_deleted AFTER DELETE ON pushes REFERENCING OLD TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_pushes();
--- To be delivered and to be sent are the same to the other site; sent, and closed, are not.
+-- What the other site is told (replicated-push.ts): not when a push was delivered, nor how often it was tried; and once
+-- the cloud side has it, neither when that looks again nor what is logged, until it is sent or closed.
 CREATE TRIGGER change_updated AFTER UPDATE ON pushes FOR EACH ROW
-  WHEN (OLD.closed_at IS DISTINCT FROM NEW.closed_at OR OLD.sent_at IS DISTINCT FROM NEW.sent_at
-    OR OLD.send_id IS DISTINCT FROM NEW.send_id OR OLD.hop <> NEW.hop)
+  WHEN ((OLD.closed_at, OLD.sent_at, OLD.send_id, OLD.hop,
+      CASE WHEN OLD.state IN ('pending', 'delivered', 'sent') THEN OLD.due_at END,
+      CASE WHEN OLD.state = 'sent' OR OLD.closed_at IS NOT NULL THEN OLD.log END)
+    IS DISTINCT FROM
+    (NEW.closed_at, NEW.sent_at, NEW.send_id, NEW.hop,
+      CASE WHEN NEW.state IN ('pending', 'delivered', 'sent') THEN NEW.due_at END,
+      CASE WHEN NEW.state = 'sent' OR NEW.closed_at IS NOT NULL THEN NEW.log END))
   EXECUTE FUNCTION change_push();
+CREATE TRIGGER change_edited
+  AFTER UPDATE OF id, device, priority, topic, payload, accepted_at, expires_at, escalate_ms ON pushes
+  FOR EACH ROW EXECUTE FUNCTION change_push();
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON pushes EXECUTE FUNCTION change_refuse();
 
 CREATE FUNCTION change_devices() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF change_admit() THEN
+  IF EXISTS (SELECT FROM touched) AND change_admit() THEN
     INSERT INTO change_pending (shard, type, id) SELECT change_shard(id), 'device', id FROM touched;
   END IF;
   RETURN NULL;
@@ -286,7 +337,10 @@ END $$;
 CREATE FUNCTION change_device() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF change_admit() THEN
-    PERFORM change_note('device', NEW.id, NEW.id);
+    INSERT INTO change_pending (shard, type, id) VALUES (change_shard(NEW.id), 'device', NEW.id);
+    IF OLD.id <> NEW.id THEN
+      INSERT INTO change_pending (shard, type, id) VALUES (change_shard(OLD.id), 'device', OLD.id);
+    END IF;
   END IF;
   RETURN NULL;
 END $$;
@@ -297,11 +351,14 @@ CREATE TRIGGER change_deleted AFTER DELETE ON devices REFERENCING OLD TABLE AS t
 CREATE TRIGGER change_updated AFTER UPDATE ON devices FOR EACH ROW
   WHEN ((OLD.user_id, OLD.generation) IS DISTINCT FROM (NEW.user_id, NEW.generation))
   EXECUTE FUNCTION change_device();
+CREATE TRIGGER change_edited AFTER UPDATE OF id, registered_at ON devices
+  FOR EACH ROW EXECUTE FUNCTION change_device();
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON devices EXECUTE FUNCTION change_refuse();
 
 -- Of transports and groups it is the device that changes.
 CREATE FUNCTION change_device_parts() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF change_admit() THEN
+  IF EXISTS (SELECT FROM touched) AND change_admit() THEN
     INSERT INTO change_pending (shard, type, id) SELECT DISTINCT change_shard(device), 'device', device FROM touched;
   END IF;
   RETURN NULL;
@@ -309,7 +366,10 @@ END $$;
 CREATE FUNCTION change_device_part() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF change_admit() THEN
-    PERFORM change_note('device', NEW.device, NEW.device);
+    INSERT INTO change_pending (shard, type, id) VALUES (change_shard(NEW.device), 'device', NEW.device);
+    IF OLD.device <> NEW.device THEN
+      INSERT INTO change_pending (shard, type, id) VALUES (change_shard(OLD.device), 'device', OLD.device);
+    END IF;
   END IF;
   RETURN NULL;
 END $$;
@@ -318,34 +378,58 @@ CREATE TRIGGER change_inserted AFTER INSERT ON transports REFERENCING NEW TABLE 
 CREATE TRIGGER change_deleted AFTER DELETE ON transports REFERENCING OLD TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts();
 CREATE TRIGGER change_updated AFTER UPDATE ON transports FOR EACH ROW EXECUTE FUNCTION change_device_part();
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON transports EXECUTE FUNCTION change_refuse();
 CREATE TRIGGER change_inserted AFTER INSERT ON device_groups REFERENCING NEW TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts();
 CREATE TRIGGER change_deleted AFTER DELETE ON device_groups REFERENCING OLD TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts();
+CREATE TRIGGER change_updated AFTER UPDATE ON device_groups FOR EACH ROW
+  WHEN ((OLD.device, OLD.group_id) <> (NEW.device, NEW.group_id)) EXECUTE FUNCTION change_device_part();
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON device_groups EXECUTE FUNCTION change_refuse();
 
--- Every write of a device's states grows its version in state_devices.
+-- Baton's own writes of a device's states grow its version in state_devices; states and links are watched for the sake
+-- of those who write past it.
 CREATE FUNCTION change_states() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF change_admit() THEN
+  IF EXISTS (SELECT FROM touched) AND change_admit() THEN
     INSERT INTO change_pending (shard, type, id) SELECT DISTINCT change_shard(device), 'states', device FROM touched;
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE FUNCTION change_state() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF change_admit() THEN
+    INSERT INTO change_pending (shard, type, id) VALUES (change_shard(NEW.device), 'states', NEW.device);
+    IF OLD.device <> NEW.device THEN
+      INSERT INTO change_pending (shard, type, id) VALUES (change_shard(OLD.device), 'states', OLD.device);
+    END IF;
   END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER change_inserted AFTER INSERT ON state_devices REFERENCING NEW TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_states();
-CREATE TRIGGER change_updated AFTER UPDATE ON state_devices REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_states();
+CREATE TRIGGER change_updated AFTER UPDATE ON state_devices FOR EACH ROW EXECUTE FUNCTION change_state();
 CREATE TRIGGER change_deleted AFTER DELETE ON state_devices REFERENCING OLD TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_states();
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON state_devices EXECUTE FUNCTION change_refuse();
+CREATE TRIGGER change_inserted AFTER INSERT ON states REFERENCING NEW TABLE AS touched
+  FOR EACH STATEMENT EXECUTE FUNCTION change_states();
+CREATE TRIGGER change_deleted AFTER DELETE ON states REFERENCING OLD TABLE AS touched
+  FOR EACH STATEMENT EXECUTE FUNCTION change_states();
+CREATE TRIGGER change_updated AFTER UPDATE ON states FOR EACH ROW
+  WHEN (OLD.version = NEW.version OR OLD.device <> NEW.device) EXECUTE FUNCTION change_state();
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON states EXECUTE FUNCTION change_refuse();
 CREATE TRIGGER change_inserted AFTER INSERT ON state_links REFERENCING NEW TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_states();
 CREATE TRIGGER change_deleted AFTER DELETE ON state_links REFERENCING OLD TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_states();
+CREATE TRIGGER change_updated AFTER UPDATE ON state_links FOR EACH ROW EXECUTE FUNCTION change_state();
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON state_links EXECUTE FUNCTION change_refuse();
 
 -- A body is there once a store has it, until it is condemned.
 CREATE FUNCTION change_bodies() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF change_admit() THEN
+  IF EXISTS (SELECT FROM touched) AND change_admit() THEN
     INSERT INTO change_pending (shard, type, id) SELECT change_shard(id), 'body', id FROM touched;
   END IF;
   RETURN NULL;
@@ -353,7 +437,10 @@ END $$;
 CREATE FUNCTION change_body() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF change_admit() THEN
-    PERFORM change_note('body', NEW.id, NEW.id);
+    INSERT INTO change_pending (shard, type, id) VALUES (change_shard(NEW.id), 'body', NEW.id);
+    IF OLD.id <> NEW.id THEN
+      INSERT INTO change_pending (shard, type, id) VALUES (change_shard(OLD.id), 'body', OLD.id);
+    END IF;
   END IF;
   RETURN NULL;
 END $$;
@@ -362,8 +449,29 @@ CREATE TRIGGER change_inserted AFTER INSERT ON bodies REFERENCING NEW TABLE AS t
 CREATE TRIGGER change_deleted AFTER DELETE ON bodies REFERENCING OLD TABLE AS touched
   FOR EACH STATEMENT EXECUTE FUNCTION change_bodies();
 CREATE TRIGGER change_updated AFTER UPDATE ON bodies FOR EACH ROW
-  WHEN ((OLD.stores = '{}') <> (NEW.stores = '{}') OR (OLD.condemned_at IS NULL) <> (NEW.condemned_at IS NULL))
+  WHEN ((OLD.stores = '{}') <> (NEW.stores = '{}') OR (OLD.condemned_at IS NULL) <> (NEW.condemned_at IS NULL)
+    -- once a day, so that no sweep of the other site takes for old what was put here lately
+    OR (OLD.touched_at AT TIME ZONE 'UTC')::date <> (NEW.touched_at AT TIME ZONE 'UTC')::date)
   EXECUTE FUNCTION change_body();
+CREATE TRIGGER change_edited AFTER UPDATE OF id, size, chunks, created_at ON bodies
+  FOR EACH ROW EXECUTE FUNCTION change_body();
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON bodies EXECUTE FUNCTION change_refuse();
+
+-- Before a site opens after a fail-over: what is left of the time when it led itself, if it did. Nobody waits for its
+-- runs and sends any more, and a number that a listen was given then must not be confirmed by a cursor of the site that
+-- led meanwhile. None of this is copied, so nothing is captured.
+CREATE FUNCTION change_settle() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  former text := coalesce(current_setting('baton.applying', true), '');
+BEGIN
+  PERFORM set_config('baton.applying', 'on', true);
+  UPDATE jobs SET run_token = NULL WHERE outcome IS NULL AND run_token IS NOT NULL;
+  UPDATE pushes SET lease = NULL, delivered_seq = NULL, delivered_at = NULL,
+      due_at = CASE state WHEN 'sending' THEN now() ELSE due_at END,
+      state = CASE state WHEN 'delivered' THEN 'pending' WHEN 'sending' THEN 'due' ELSE state END
+    WHERE closed_at IS NULL AND (lease IS NOT NULL OR delivered_seq IS NOT NULL OR state = 'sending');
+  PERFORM set_config('baton.applying', former, true);
+END $$;
 
 -- All of them on or off: off while a site is alone, so that replication costs nothing then.
 CREATE FUNCTION change_capture(wanted boolean) RETURNS void LANGUAGE plpgsql AS $$
@@ -371,7 +479,7 @@ DECLARE
   one record;
 BEGIN
   FOR one IN SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-    WHERE t.tgname IN ('change_inserted', 'change_deleted', 'change_updated') AND c.relnamespace = current_schema()::regnamespace
+    WHERE starts_with(t.tgname, 'change_') AND NOT t.tgisinternal AND c.relnamespace = current_schema()::regnamespace
     ORDER BY c.relname, t.tgname
   LOOP
     EXECUTE format('ALTER TABLE %I %s TRIGGER %I', one.relname, CASE WHEN wanted THEN 'ENABLE' ELSE 'DISABLE' END, one.tgname);
