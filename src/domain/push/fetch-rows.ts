@@ -33,6 +33,14 @@ const maxBytes = 8_388_608
 const maxUnpackedBytes = 8_388_608
 
 /**
+ * Below it no number is given at a site that opened after another one: it lies above whatever that one can have given,
+ * so a cursor of there confirms nothing here. Numbers there began with its time and grow by one a row; a day is added for
+ * each fail-over, so clocks of sites may differ by that.
+ */
+const deliveryFloor = `(SELECT CASE WHEN epoch > 1
+  THEN (extract(epoch FROM now()) * 1000)::bigint + (epoch - 1) * 86400000 ELSE 0 END FROM site)`
+
+/**
  * Step 3 of docs/protocols/push-alarm.md. However many payloads stayed in their rows, a statement neither carries nor
  * unpacks more than it can within its time: large ones are left out (`storedBytes`), and the rows behind the limit, by
  * the order of the devices in the request, come with the next one.
@@ -62,7 +70,7 @@ WITH want AS (
   WINDOW own AS (PARTITION BY s.place ORDER BY s.delivered_seq NULLS LAST, s.seq),
     every AS (ORDER BY s.place, s.delivered_seq NULLS LAST, s.seq)
 ), picked AS (
-  SELECT s.device, s.id, s.seq, s.size, coalesce(s.delivered_seq, s.delivery_seq
+  SELECT s.device, s.id, s.seq, s.size, coalesce(s.delivered_seq, greatest(s.delivery_seq, ${deliveryFloor})
     + row_number() OVER (PARTITION BY s.device, s.delivered_seq IS NULL ORDER BY s.seq)) AS delivered_seq
   FROM summed s WHERE s.own_bytes < ${maxRowBytes} AND s.all_bytes < ${maxBytes}
 ), given AS (

@@ -74,8 +74,8 @@ export function createReplicatedJob(): ReplicatedType {
     },
     scan: async (after, limit, database) => {
       const { rows } = await database.query<{ id: string }>(
-        'SELECT id FROM jobs WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2',
-        [after ?? null, limit],
+        `SELECT id FROM jobs ${after === undefined ? '' : 'WHERE id > $2'} ORDER BY id LIMIT $1`,
+        after === undefined ? [limit] : [limit, after],
       )
       return rows.map(({ id }) => id)
     },

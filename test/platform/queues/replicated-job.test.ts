@@ -55,8 +55,8 @@ async function create() {
     },
     stir: async (id: string) => {
       await source.query(
-        `UPDATE jobs SET run_token = gen_random_uuid(), runner = 'r', progress = '1', checkpoint = '2', queued = NOT queued,
-           started_at = CASE WHEN outcome IS NULL THEN now() ELSE started_at END WHERE id = $1`,
+        `UPDATE jobs SET run_token = gen_random_uuid(), runner = 'r', progress = '1', checkpoint = '2',
+           queued = NOT queued, started_at = now() WHERE id = $1 AND outcome IS NULL`,
         [id],
       )
     },
