@@ -26,7 +26,8 @@ export function headOf(store: string, answer: IncomingMessage): RemoteHead {
   return {
     size: Number(total),
     modifiedAt: Date.parse(headers['last-modified'] ?? '') || 0,
-    etag: headers.etag ?? '',
+    // Apache calls it weak within the second of the write, and strong later.
+    etag: (headers.etag ?? '').replace(/^W\//, ''),
   }
 }
 

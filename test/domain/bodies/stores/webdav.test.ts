@@ -2,17 +2,70 @@ import { createHash, randomBytes } from 'node:crypto'
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { createSystemClock } from '../../../../src/core/clock.ts'
 import { sha256 } from '../../../../src/core/digest.ts'
 import type { BodyStore } from '../../../../src/domain/bodies/body-store.ts'
 import { createWebdavStore } from '../../../../src/domain/bodies/stores/webdav.ts'
 import { exerciseBodyStore, readAll, sourceOf } from '../../../contracts/body-store.ts'
 import { hasNginx, type Nginx, startNginx } from '../../../support/nginx.ts'
+import { startWebdavServer } from '../../../support/webdav-server.ts'
 
 const clock = createSystemClock()
 const storeOn = (url: URL): BodyStore =>
   createWebdavStore({ url, clock, timeoutMs: 2_000, spoolFolder: tmpdir() })
+
+exerciseBodyStore('a server that is all of WebDAV', async () => {
+  const server = await startWebdavServer()
+  const url = new URL('/dav/a folder', server.url)
+  const store = storeOn(url)
+  const released = [store]
+  await store.identity()
+  return {
+    store,
+    again: async () => {
+      const other = storeOn(url)
+      released.push(other)
+      return other
+    },
+    plant: async (id, bytes) => {
+      server.files.set(`/dav/a folder/bodies/${id.slice(0, 2)}/${id}`, Buffer.from(bytes))
+    },
+    takeAway: () => server.stop(),
+    swap: async () => {
+      const away = { files: [...server.files], folders: [...server.folders] }
+      server.files.clear()
+      server.folders.clear()
+      server.folders.add('/')
+      return async () => {
+        server.files.clear()
+        for (const [path, bytes] of away.files) server.files.set(path, bytes)
+        for (const path of away.folders) server.folders.add(path)
+      }
+    },
+    release: async () => {
+      for (const each of released) await each.close()
+      await server.stop()
+    },
+  }
+})
+
+it('makes no place where its own is gone', async () => {
+  const server = await startWebdavServer()
+  const store = storeOn(new URL('/dav', server.url))
+  onTestFinished(async () => {
+    await store.close()
+    await server.stop()
+  })
+  await store.put(sha256('before'), sourceOf(Buffer.from('before')))
+  server.files.clear()
+  server.folders.clear()
+  server.folders.add('/')
+  await expect(store.put(sha256('x'), sourceOf(Buffer.from('x')))).rejects.toMatchObject({
+    code: 'BODY_UNAVAILABLE',
+  })
+  expect([...server.folders]).toEqual(['/'])
+})
 
 describe.runIf(hasNginx)('nginx', () => {
   let nginx: Nginx
