@@ -20,7 +20,7 @@ import {
 } from './push-listen.ts'
 
 /** What is used of a WebSocket of `ws`. */
-interface Socket {
+export interface PushSocket {
   readonly readyState: number
   readonly bufferedAmount: number
   send(text: string): void
@@ -83,8 +83,8 @@ export async function addPushSocket(server: FastifyInstance, options: PushListen
     handler: () => {
       throw notUpgraded()
     },
-    wsHandler: (socket: Socket, request) => {
-      if (request.listen) serve(socket, request.listen, options.listens)
+    wsHandler: (socket: PushSocket, request) => {
+      if (request.listen) serveSocket(socket, request.listen, options.listens)
     },
   })
 }
@@ -94,8 +94,8 @@ const notUpgraded = (): BatonError => {
   return INPUT_INVALID({ summary: `Upgrade ${fault.message}` }, { faults: [fault] })
 }
 
-function serve(
-  socket: Socket,
+export function serveSocket(
+  socket: PushSocket,
   { listen, listeners }: { listen: Listen; listeners: Listener[] },
   listens: Listens,
 ): void {
@@ -111,7 +111,7 @@ function serve(
 }
 
 /** One after the other, and nothing is read meanwhile: a client that takes no answers must not fill the memory with them. */
-function answerEach(socket: Socket, answer: (data: Buffer) => Promise<string>): void {
+function answerEach(socket: PushSocket, answer: (data: Buffer) => Promise<string>): void {
   let last = Promise.resolve()
   socket.on('message', (data) => {
     socket.pause()
@@ -126,7 +126,7 @@ function answerEach(socket: Socket, answer: (data: Buffer) => Promise<string>): 
 }
 
 /** Waits until there is room for more. False: it is closed. */
-async function isReading(socket: Socket): Promise<boolean> {
+async function isReading(socket: PushSocket): Promise<boolean> {
   while (socket.readyState === openState && socket.bufferedAmount > maxBuffered) {
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
@@ -140,7 +140,7 @@ interface Pulse {
 }
 
 /** Whoever does not answer a ping before the next one is gone; behind a large answer it has a beat more a slice. */
-function keepAlive(socket: Socket): Pulse {
+function keepAlive(socket: PushSocket): Pulse {
   let beats = 0
   let sent = 0
   socket.on('pong', () => {
@@ -183,7 +183,7 @@ function readMessage(data: Buffer): { type?: unknown; cursor?: unknown } {
   }
 }
 
-async function pump(socket: Socket, listen: Listen, pulse: Pulse): Promise<void> {
+async function pump(socket: PushSocket, listen: Listen, pulse: Pulse): Promise<void> {
   // Nothing more is fetched for a slow reader: its rows wait where they are.
   while (await isReading(socket)) {
     const answer = await listen.next(beatMs)
@@ -206,6 +206,6 @@ async function pump(socket: Socket, listen: Listen, pulse: Pulse): Promise<void>
 const messageOf = ({ notification, cursor }: Given): string =>
   `{"type":"notification","cursor":"${cursor}",${notificationJson(notification).slice(1)}`
 
-const sendTo = (socket: Socket, text: string): void => {
+const sendTo = (socket: PushSocket, text: string): void => {
   if (socket.readyState === openState) socket.send(text)
 }
