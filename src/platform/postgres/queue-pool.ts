@@ -64,10 +64,13 @@ export function createQueuePool(options: QueuePoolOptions): QueuePool {
 
   let closing: Promise<void> | undefined
   const close = async (): Promise<void> => {
+    // As they are now: of one that is given back later the pool knows nothing any more, and still waits for its end,
+    // which a server that hangs never confirms.
+    const clients = clientsOf(pool)
     const ended = pool.end()
     // Ending waits for whoever has a connection checked out, and a worker that was cut off never gives it back.
     const timer = setTimeout(() => {
-      for (const client of clientsOf(pool)) client.connection.stream.destroy()
+      for (const client of clients) client.connection.stream.destroy()
     }, 1_000)
     await ended.finally(() => clearTimeout(timer))
   }
