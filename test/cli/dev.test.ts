@@ -47,7 +47,7 @@ it('dev prints an address and keys that work, and stops everything on TERM', asy
     const job = await fetch(new URL(`/v1/jobs/${id}`, address), { headers })
     return ((await job.json()) as { state: unknown }).state
   }
-  await expect.poll(state, { timeout: 10_000 }).toBe('completed')
+  await expect.poll(state, { timeout: 30_000 }).toBe('completed')
   dev.signal('SIGTERM')
   expect(await dev.exit).toEqual({ code: 0, signal: null })
   const said = dev.lines.join('\n')

@@ -120,7 +120,7 @@ export function exerciseQueueBackend(name: string, create: () => Promise<QueueBa
       )
       expect((await backend.counts(queue)).waiting).toBe(1_100)
       await consume(({ id }) => (seen.add(id), finished), { concurrency: 50 })
-      await eventually(() => expect(seen.size).toBe(1_100), { timeoutMs: 15_000 })
+      await eventually(() => expect(seen.size).toBe(1_100), { timeoutMs: 30_000 })
     })
 
     it('holds a delayed entry back until it is due', async () => {
@@ -131,7 +131,7 @@ export function exerciseQueueBackend(name: string, create: () => Promise<QueueBa
       await backend.add(queue, [entry({ delayMs: 300 })])
       await eventually(() => expect(after).toBeGreaterThan(0))
       expect(after).toBeGreaterThanOrEqual(295)
-      expect(after).toBeLessThan(1_500)
+      expect(after).toBeLessThan(4_000)
     })
 
     it('delivers the urgent first: 0, then 1, then 2', async () => {
@@ -290,8 +290,9 @@ export function exerciseQueueBackend(name: string, create: () => Promise<QueueBa
       const start = performance.now()
       const ids = await backend.handBack(queue, 'dead')
       expect(ids.toSorted()).toEqual(held.map(({ id }) => id).toSorted())
-      await eventually(() => expect(again.size).toBe(3), { timeoutMs: 500, everyMs: 5 })
-      expect(performance.now() - start).toBeLessThan(500)
+      await eventually(() => expect(again.size).toBe(3), { everyMs: 5 })
+      // A lock that had to run out would take five seconds.
+      expect(performance.now() - start).toBeLessThan(2_500)
       expect(await backend.handBack(queue, 'dead')).toEqual([])
       expect(alive.active()).toHaveLength(1)
       open()
@@ -311,7 +312,7 @@ export function exerciseQueueBackend(name: string, create: () => Promise<QueueBa
       await eventually(() => expect(holder.active()).toHaveLength(1))
       await backend.handBack(queue, 'holder')
       await consume(async () => (await gate, finished))
-      await eventually(() => expect(lost).toContain(added.id), { timeoutMs: 5_000 })
+      await eventually(() => expect(lost).toContain(added.id), { timeoutMs: 15_000 })
       open()
     })
 
@@ -398,12 +399,12 @@ export function exerciseQueueBackend(name: string, create: () => Promise<QueueBa
         },
         { concurrency: 4 },
       )
-      await eventually(() => expect(seen).toContain('later'), { timeoutMs: 10_000 })
+      await eventually(() => expect(seen).toContain('later'), { timeoutMs: 30_000 })
       ahead = seen.length
       await full
       await drained()
       // Behind those that waited already, and no further: sixty of them, four at a time.
-      expect(lateMs).toBeLessThan(1_500)
+      expect(lateMs).toBeLessThan(4_000)
       expect(most).toBe(4)
       expect(ahead).toBeGreaterThan(60)
       expect(seen.indexOf('one')).toBeLessThan(seen.indexOf('two'))

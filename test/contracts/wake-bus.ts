@@ -103,7 +103,7 @@ export function exerciseWakeBus(name: string, create: () => Promise<WakeBusUnder
       bus.onRestored(() => void restored++)
       const before = performance.now()
       await under.interrupt()
-      await eventually(() => expect(restored).toBeGreaterThan(0), { timeoutMs: 10_000 })
+      await eventually(() => expect(restored).toBeGreaterThan(0), { timeoutMs: 30_000 })
       await eventually(async () => {
         await bus.publish('c', 'again')
         expect(texts).toContain('again')

@@ -128,11 +128,16 @@ describe('import', () => {
     await postgres.query(
       `INSERT INTO dataset_rows (dataset, line, data) SELECT 'huge', n, '1' FROM generate_series(1, 45000) AS n`,
     )
-    const left = async (): Promise<number> => Number((await rowsOf('huge')).length)
+    const left = async (): Promise<number> => {
+      const { rows } = await postgres.query<{ n: number }>(
+        `SELECT count(*)::int AS n FROM dataset_rows WHERE dataset = 'huge'`,
+      )
+      return rows[0]?.n ?? 0
+    }
     await postgres.query(
       `CREATE TABLE bitten (rows int);
        CREATE FUNCTION note_bite() RETURNS trigger LANGUAGE plpgsql AS $$
-         BEGIN INSERT INTO bitten SELECT count(*) FROM old; PERFORM pg_sleep(0.1); RETURN NULL; END $$;
+         BEGIN INSERT INTO bitten SELECT count(*) FROM old; PERFORM pg_sleep(0.4); RETURN NULL; END $$;
        CREATE TRIGGER note_bite AFTER DELETE ON dataset_rows REFERENCING OLD TABLE AS old
          FOR EACH STATEMENT EXECUTE FUNCTION note_bite()`,
     )
@@ -175,7 +180,7 @@ describe('import', () => {
   ]
   const quietRows = async (): Promise<void> => {
     let before = -1
-    for (let now = 0; now !== before; await clock.sleep(100)) {
+    for (let now = 0; now !== before; await clock.sleep(300)) {
       before = now
       now =
         (await stage().postgres.query<{ n: number }>('SELECT count(*)::int AS n FROM dataset_rows')).rows[0]

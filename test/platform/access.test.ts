@@ -175,7 +175,7 @@ describe('authenticator', () => {
       await expect(async () => authenticate(key)).rejects.toMatchObject({ traits: { status: 503 } })
       await server.restart()
       await expect
-        .poll(async () => Promise.resolve(authenticate(key)).catch(() => null), { timeout: 10_000 })
+        .poll(async () => Promise.resolve(authenticate(key)).catch(() => null), { timeout: 30_000 })
         .toMatchObject({ name: 'k' })
     } finally {
       await away.close()

@@ -113,7 +113,7 @@ it('a large payload of a push reaches listens on every node, and a webhook if it
       const heard = await other.call('GET', `/v1/listen?device=${device}&waitMs=5000`)
       expect(heard.json()).toMatchObject({ notifications: [{ payload }] })
     }
-    await eventually(() => expect(site.cloud.received.length).toBe(2), { timeoutMs: 20_000 })
+    await eventually(() => expect(site.cloud.received.length).toBe(2), { timeoutMs: 30_000 })
     for (const { body: got } of site.cloud.received.splice(0)) {
       const { data } = JSON.parse(got.toString()) as { data: Record<string, unknown> }
       expect([data['payload'], data['truncated']]).toEqual(fits ? [payload, undefined] : [undefined, true])

@@ -165,7 +165,7 @@ describe.each<EngineKind>(['redis', 'postgres'])('large payloads on %s', (kind) 
           result: sha256(JSON.stringify(payload)),
         })
       },
-      { timeoutMs: 20_000 },
+      { timeoutMs: 30_000 },
     )
   })
 

@@ -62,7 +62,7 @@ test('a retry of all failed jobs goes on in another web process when the one tha
   const browser = await logIn(first.request, key)
   const begun = await browser.post('/dashboard/failed/retry-all', { rate: '10' })
   expect(begun.headers.get('location')).toBe('/dashboard/failed?notice=begun')
-  await eventually(async () => expect((await progress()).retried).toBeGreaterThan(0), { timeoutMs: 10_000 })
+  await eventually(async () => expect((await progress()).retried).toBeGreaterThan(0), { timeoutMs: 30_000 })
   await first.kill()
   // The session holds on the other node, since it lives in the cookie alone.
   const page = await second.request('/dashboard/failed', { headers: { cookie: browser.cookie } })

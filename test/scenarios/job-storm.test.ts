@@ -88,7 +88,7 @@ async function begin(engine: 'redis' | 'postgres'): Promise<Storm> {
   const worker = spawnBaton(['worker'], environment)
   const address = `http://127.0.0.1:${port}`
   await eventually(async () => expect((await fetch(`${address}/readyz`)).status).toBe(200), {
-    timeoutMs: 20_000,
+    timeoutMs: 30_000,
   })
   return { postgresServer, redis, postgres, address, environment, worker, accepted: [] }
 }

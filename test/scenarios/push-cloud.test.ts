@@ -73,7 +73,7 @@ test('a worker sends over APNs with one token for all its processes, goes on to 
   }
   for (let round = 1; round <= 5; round += 1) {
     await send(40)
-    await eventually(async () => expect(apple.received).toHaveLength(round * 40), { timeoutMs: 10_000 })
+    await eventually(async () => expect(apple.received).toHaveLength(round * 40), { timeoutMs: 30_000 })
   }
   expect(bearers(apple).size).toBe(1)
   // One session for each process, whatever it sends.
@@ -87,7 +87,7 @@ test('a worker sends over APNs with one token for all its processes, goes on to 
     async () => {
       for (const id of ids) expect((await milestones(id))?.state).toBe('sent')
     },
-    { timeoutMs: 15_000 },
+    { timeoutMs: 30_000 },
   )
   const log = await milestones(ids[0] ?? '')
   expect(log?.milestones.filter(({ name }) => name === 'gone' || name === 'sent')).toEqual([
@@ -102,7 +102,7 @@ test('a worker sends over APNs with one token for all its processes, goes on to 
   google.answer({ status: 403, body: '{"error":{"status":"PERMISSION_DENIED","message":"no"}}' })
   await send(1)
   await eventually(async () => expect(worker.lines.join('\n')).toContain('FCM_SERVICE_ACCOUNT'), {
-    timeoutMs: 10_000,
+    timeoutMs: 30_000,
   })
   const lines = worker.lines.join('\n')
   const secrets = [

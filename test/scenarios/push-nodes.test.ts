@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { expect, test } from 'vitest'
+import { eventually } from '../support/processes.ts'
 import { type Heard, openPushSite, percentile, type WebNode } from '../support/push-site.ts'
 
 // Two web nodes and two workers: what is sent through one reaches who listens at the other, and the next listen,
@@ -7,7 +8,10 @@ import { type Heard, openPushSite, percentile, type WebNode } from '../support/p
 
 const deviceCount = 200
 const perSecond = 200
-const seconds = 8
+/** Before anything is measured: what a process compiles with its first requests is no part of it. */
+const warmUpSeconds = 1
+const seconds = 4
+const boundMs = 50
 
 interface Ear {
   device: string
@@ -19,8 +23,6 @@ interface Ear {
 
 test.each(['redis', 'postgres'] as const)(
   'pushes cross nodes, within 50 ms on Redis, and are confirmed across them: %s',
-  // The 99th percentile of eight seconds belongs to whatever else the machine does in them.
-  { retry: 2 },
   async (engine) => {
     const site = await openPushSite(engine, { CONFIRM_MS: '3000' })
     const [a, b] = await Promise.all([
@@ -35,29 +37,24 @@ test.each(['redis', 'postgres'] as const)(
     const listening = ears.map((ear) => listenInTurns(ear, a, b))
     await pause(1_000)
 
-    const { sent, idle } = await sendSteadily(b, devices, () => site.query('INSERT INTO probe VALUES (1)'))
-    await pause(500)
+    const commit = (): Promise<unknown> => site.query('INSERT INTO probe VALUES (1)')
+    const { sent } = await sendSteadily(b, devices, commit, warmUpSeconds)
+    // A 99th percentile belongs to whatever else the machine does in these seconds, so it has three of them to be right.
+    const keepsBound = async (): Promise<boolean> => {
+      const round = await sendSteadily(b, devices, commit, seconds)
+      await eventually(() => expect(latenciesOf(ears, round.sent)).not.toContain(Number.POSITIVE_INFINITY))
+      for (const [id, push] of round.sent) sent.set(id, push)
+      return report(engine, latenciesOf(ears, round.sent), round.idle)
+    }
+    const kept = (await keepsBound()) || (await keepsBound()) || (await keepsBound())
     for (const ear of ears) ear.stop = true
     // One more for each ends what waits.
     await Promise.all(
       devices.map((device) => b.call('POST', '/v1/pushes', { body: { to: { device }, priority: 'normal' } })),
     )
     await Promise.all(listening)
-
-    const latencies = [...sent].map(([id, { at, device }]) => {
-      const receivedAt = ears.find((ear) => ear.device === device)?.heard.get(id)
-      return receivedAt === undefined ? Number.POSITIVE_INFINITY : receivedAt - at
-    })
-    const figures = [50, 99, 100].map((p) => percentile(latencies, p).toFixed(1))
-    console.log(
-      `${engine}: ${sent.size} pushes at ${perSecond}/s through B, heard at A: p50, p99, most = ${figures.join(', ')} ms`,
-    )
-    expect(latencies.filter((ms) => ms === Number.POSITIVE_INFINITY)).toEqual([])
-    // A push waits for two commits. What one takes meanwhile says how much of it is this machine, busy with other things.
-    console.log(
-      `${engine}: a commit of one row meanwhile: p50 ${percentile(idle, 50).toFixed(1)}, p99 ${percentile(idle, 99).toFixed(1)} ms`,
-    )
-    expect(percentile(latencies, 99)).toBeLessThan(Math.max(50, 6 * percentile(idle, 99)))
+    expect(latenciesOf(ears, sent)).not.toContain(Number.POSITIVE_INFINITY)
+    expect(kept).toBe(true)
 
     // The timeouts have long passed: whatever was confirmed through B had been armed through it and given through A.
     await pause(3_500)
@@ -94,12 +91,38 @@ async function listenInTurns(ear: Ear, a: WebNode, b: WebNode): Promise<void> {
   )
 }
 
-async function sendSteadily(b: WebNode, devices: string[], commit: () => Promise<unknown>) {
-  const sent = new Map<string, { at: number; device: string }>()
+type Sent = Map<string, { at: number; device: string }>
+
+/** From the request to the receipt, ms; what nobody has heard of yet has no end. */
+function latenciesOf(ears: Ear[], sent: Sent): number[] {
+  const heard = new Map(ears.map((ear) => [ear.device, ear.heard]))
+  return [...sent].map(
+    ([id, { at, device }]) => (heard.get(device)?.get(id) ?? Number.POSITIVE_INFINITY) - at,
+  )
+}
+
+/** @returns whether they are as quick as they should be */
+function report(engine: string, latencies: number[], idle: number[]): boolean {
+  const figures = [50, 99, 100].map((p) => percentile(latencies, p).toFixed(1))
+  console.log(
+    `${engine}: ${latencies.length} pushes at ${perSecond}/s through B, heard at A: p50, p99, most = ${figures.join(', ')} ms; ` +
+      `a commit of one row meanwhile: p50 ${percentile(idle, 50).toFixed(1)}, p99 ${percentile(idle, 99).toFixed(1)} ms`,
+  )
+  // A push waits for two commits. What one takes meanwhile says how much of it is this machine, busy with other things.
+  return percentile(latencies, 99) < Math.max(boundMs, 6 * percentile(idle, 99))
+}
+
+async function sendSteadily(
+  b: WebNode,
+  devices: string[],
+  commit: () => Promise<unknown>,
+  forSeconds: number,
+): Promise<{ sent: Sent; idle: number[] }> {
+  const sent: Sent = new Map()
   const sending: Promise<void>[] = []
   const idle: number[] = []
   const startedAt = performance.now()
-  for (let n = 0; n < perSecond * seconds; n += 1) {
+  for (let n = 0; n < perSecond * forSeconds; n += 1) {
     await pause(Math.max(0, startedAt + (n * 1_000) / perSecond - performance.now()))
     const device = devices[(n * 7) % devices.length] ?? ''
     const at = performance.now()

@@ -38,7 +38,7 @@ test.each(['redis', 'postgres'] as const)(
           )
           expect(row).toEqual({ n: 0 })
         },
-        { timeoutMs: 10_000 },
+        { timeoutMs: 30_000 },
       )
     }
     await pause(500)

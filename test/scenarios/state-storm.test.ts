@@ -177,7 +177,7 @@ describe('Baton’s own store, served over HTTP by real processes', () => {
         expect(view.stormGuard.storm?.exact).toBe(true)
         return view
       },
-      { timeoutMs: 10_000 },
+      { timeoutMs: 30_000 },
     )
     expect(stormy.stormGuard.storm?.affected).toBeGreaterThan(50)
     console.log((stormy.stormGuard.choice ?? []).join('\n'))
@@ -194,7 +194,7 @@ describe('Baton’s own store, served over HTTP by real processes', () => {
         expect(open).toBeGreaterThan(5)
         return open
       },
-      { timeoutMs: 15_000, everyMs: 100 },
+      { timeoutMs: 30_000, everyMs: 100 },
     )
     expect(admitted).toBeLessThan(60)
     await eventually(async () => expect((await look(id)).note).toBe('all phones are let in again'), {

@@ -19,13 +19,13 @@ it('a trace leads from the request to the job and its failure in another process
   const { id } = enqueued.json<{ id: string }>()
   const [device = ''] = await site.devices(1)
   await web.call('POST', '/v1/pushes', { body: { to: { device }, confirmMs: 0 } })
-  await eventually(() => expect(site.cloud.received).toHaveLength(1), { timeoutMs: 20_000 })
+  await eventually(() => expect(site.cloud.received).toHaveLength(1), { timeoutMs: 30_000 })
   await eventually(
     async () => {
       const job = await web.call('GET', `/v1/jobs/${id}`)
       expect(job.json<{ error?: object }>().error).toBeDefined()
     },
-    { timeoutMs: 20_000 },
+    { timeoutMs: 30_000 },
   )
   // What has ended is sent at the stop, if not before.
   for (const { pid } of [web.process, worker]) process.kill(pid, 'SIGTERM')

@@ -72,7 +72,7 @@ test.each(kinds)(
         expect(now).toMatchObject({ state: 'active', attempts: 0, interruptions: 1 })
         return now
       },
-      { timeoutMs: 15_000 },
+      { timeoutMs: 30_000 },
     )
     expect(job.runner).toBeDefined()
   },
@@ -100,9 +100,9 @@ test('a Postgres that hangs is told of, and a job that ran meanwhile is complete
   const id = await site.enqueue('sleep', { ms: 3_000 })
   await site.jobIs(id, 'active')
   await postgres.freeze(true)
-  await worker.waitForLine(/no heartbeat reached Postgres/, 15_000)
+  await worker.waitForLine(/no heartbeat reached Postgres/, 40_000)
   await postgres.freeze(false)
-  await worker.waitForLine(/Postgres is back/, 15_000)
+  await worker.waitForLine(/Postgres is back/, 40_000)
   const { attempts } = await site.jobIs(id, 'completed', 40_000)
   expect(attempts).toBe(1)
 })

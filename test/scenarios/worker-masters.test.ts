@@ -15,7 +15,7 @@ async function tick(site: Site): Promise<void> {
       const due = await site.query("SELECT FROM schedules WHERE name = 'yearly' AND next_at <= now()")
       expect(due).toEqual([])
     },
-    { timeoutMs: 10_000 },
+    { timeoutMs: 30_000 },
   )
 }
 
@@ -34,7 +34,7 @@ test('two masters run each time of a schedule once, also while both are rolled t
         Array.from({ length: 9 }, () => ({ attempts: 1, interruptions: 0, outcome: 'completed' })),
       )
     },
-    { timeoutMs: 10_000 },
+    { timeoutMs: 30_000 },
   )
   // Forty signals ask for two rolls of each: the one under way, and one more.
   for (const worker of workers) {
@@ -46,7 +46,7 @@ test('two masters run each time of a schedule once, also while both are rolled t
         ['up'],
         ['up'],
       ]),
-    { timeoutMs: 15_000 },
+    { timeoutMs: 30_000 },
   )
   for (const worker of workers) worker.signal('SIGTERM')
   for (const worker of workers) expect((await worker.exit).code).toBe(0)

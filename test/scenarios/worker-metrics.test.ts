@@ -16,7 +16,7 @@ test('what workers count is shown by the web tier, over the death of a child and
       .map((line) => Number(line.split(' ').at(-1)))
   }
   const shows = (pattern: RegExp, values: number[]) =>
-    eventually(async () => expect(await scrape(pattern)).toEqual(values), { timeoutMs: 10_000, everyMs: 100 })
+    eventually(async () => expect(await scrape(pattern)).toEqual(values), { timeoutMs: 30_000, everyMs: 100 })
   const completed = /^baton_jobs_finished_total\{job="sleep",outcome="completed",node="/
   try {
     for (let job = 0; job < 3; job++) await site.jobIs(await site.enqueue('sleep', { ms: 1 }), 'completed')

@@ -51,11 +51,11 @@ export async function leftDatabases(): Promise<string[]> {
 }
 
 /** @throws naming who is still connected, after having dropped it all the same */
-export async function dropDatabase(name: string): Promise<void> {
+export async function dropDatabase(name: string, graceMs = 10_000): Promise<void> {
   await withAdmin(async (admin) => {
     try {
       // A connection that was closed takes a moment to disappear.
-      await eventually(() => assertUnused(admin, name), { timeoutMs: 2_000 })
+      await eventually(() => assertUnused(admin, name), { timeoutMs: graceMs })
     } finally {
       await admin.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)
     }

@@ -19,7 +19,8 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   try {
     const redis = REDIS_URL ? undefined : await startRedis()
     if (redis) releases.push(() => redis.stop())
-    const postgres = DATABASE_URL ? undefined : await startPostgres()
+    // Without autovacuum: what it does, and when, would be in the plans and the counts of a test now and then.
+    const postgres = DATABASE_URL ? undefined : await startPostgres({ autovacuum: 'off' })
     if (postgres) releases.push(() => postgres.stop())
 
     const cluster = DATABASE_URL ?? postgres?.url ?? ''

@@ -2,6 +2,9 @@ import { execFile } from 'node:child_process'
 import { expect, inject, it } from 'vitest'
 import { processTable, projectRoot } from './processes.ts'
 
+/** Seconds that no other run on this machine sleeps. */
+const planted = `77.${process.pid}`
+
 /** Vitest of its own over the planted leaks, on the servers of this run. */
 const runPlanted = (): Promise<{ code: number; output: string }> =>
   new Promise((resolve) => {
@@ -9,6 +12,8 @@ const runPlanted = (): Promise<{ code: number; output: string }> =>
     const env = {
       ...process.env,
       NO_COLOR: '1',
+      LEAK_GRACE_MS: '1000',
+      PLANTED_SLEEP: planted,
       DATABASE_URL: inject('postgresUrl'),
       REDIS_URL: inject('redisUrl'),
     }
@@ -22,7 +27,8 @@ it('a file that leaves a connection or a process behind fails, and one that does
   expect(code).toBe(1)
   expect(output).toMatch(/FAIL .*connection\.case\.ts[\s\S]*connections left open:\s+planted leak \(idle\)/)
   expect(output).not.toContain('closed in time (')
-  expect(output).toMatch(/FAIL .*process\.case\.ts[\s\S]*process left running: sleep 77/)
+  expect(output).toMatch(/FAIL .*process\.case\.ts/)
+  expect(output).toContain(`process left running: sleep ${planted}`)
   expect(output).not.toMatch(/FAIL .*clean\.case\.ts/)
-  expect((await processTable()).filter(({ command }) => command === 'sleep 77')).toEqual([])
+  expect((await processTable()).filter(({ command }) => command === `sleep ${planted}`)).toEqual([])
 }, 60_000)

@@ -1,4 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -75,7 +76,7 @@ export function spawnNode(args: string[], env: Record<string, string> = {}): Bat
     lines: output.lines,
     stdout: output.stdout,
     exit,
-    waitForLine: (match, timeoutMs = 15_000) => output.wait(match, exit, timeoutMs),
+    waitForLine: (match, timeoutMs = 30_000) => output.wait(match, exit, timeoutMs),
     signal: (signal) => void child.kill(signal),
     signalGroup,
     kill,
@@ -128,19 +129,36 @@ export function atEndOfTest(work: () => unknown): void {
   }
 }
 
-/** A port of 127.0.0.1 on which nothing listens just now. */
+// Each worker of vitest has a thousand ports of its own, below those that the system gives to whoever asks for any:
+// else the server or the connection of another test could take a port between its choice and its use, which is a
+// second for a process that has to boot, or while its server is away in the middle of a test.
+const portsOfWorker = 20_000 + (Number(process.env['VITEST_POOL_ID'] ?? 0) % 12) * 1_000
+// Files of one worker, and other runs on this machine, begin elsewhere.
+let portsGiven = randomInt(1_000)
+
+/** A port of 127.0.0.1 on which nothing listens just now, and which is given to no other test of this run. */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
+  for (let attempt = 0; attempt < 1_000; attempt += 1) {
+    const port = portsOfWorker + (portsGiven++ % 1_000)
+    if (await isFree(port)) return port
+  }
+  throw new Error(`no port from ${portsOfWorker} on is free`)
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer().listen(port, '127.0.0.1')
+  try {
+    await once(server, 'listening')
+  } catch {
+    return false
+  }
   server.close()
   await once(server, 'close')
-  if (typeof address !== 'object' || address === null) throw new Error('no port')
-  return address.port
+  return true
 }
 
 export interface EventuallyOptions {
-  /** Default 5,000 ms. */
+  /** Default 15,000 ms: patience costs nothing where it is not needed, and a busy machine needs it. */
   timeoutMs?: number
   /** Default 20 ms. */
   everyMs?: number
@@ -148,7 +166,7 @@ export interface EventuallyOptions {
 
 /** Repeats `fn` until it does not throw; its last error when time is up. For what can only be asked, not awaited. */
 export async function eventually<T>(fn: () => T | Promise<T>, options: EventuallyOptions = {}): Promise<T> {
-  const deadline = performance.now() + (options.timeoutMs ?? 5_000)
+  const deadline = performance.now() + (options.timeoutMs ?? 15_000)
   for (;;) {
     try {
       return await fn()

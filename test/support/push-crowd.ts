@@ -22,7 +22,7 @@ export async function allCloudPushes(site: PushSite, devices: string[], sinceMs:
       const states = await site.query(`SELECT state, count(*)::int AS n FROM pushes GROUP BY state`)
       expect(states).toEqual([{ state: 'sent', n: devices.length }])
     },
-    { timeoutMs: 10_000 },
+    { timeoutMs: 30_000 },
   )
   return lastMs
 }

@@ -92,12 +92,12 @@ export async function openPushSite(
         const { status } = await client.call('GET', '/readyz')
         if (status !== 200) throw new Error(`not ready: ${process.lines.slice(-5).join('\n')}`)
       }
-      await eventually(ready, { timeoutMs: 20_000, everyMs: 50 })
+      await eventually(ready, { timeoutMs: 40_000, everyMs: 50 })
       return { ...client, process }
     },
     startWorker: async (env = {}) => {
       const { pid, ...process } = spawnBaton(['worker'], { ...environment, LOG_LEVEL: 'info', ...env })
-      await process.waitForLine(/ready|takes jobs|serves|is up/i, 20_000)
+      await process.waitForLine(/ready|takes jobs|serves|is up/i, 40_000)
       return { pid, ...process }
     },
     command: async (args) => {

@@ -117,7 +117,7 @@ describe('a process of the project', () => {
   it('is killed with its children', async () => {
     const child = spawnNode(
       script(`import { spawn } from 'node:child_process'
-        const { pid } = spawn('sleep', ['77'], { stdio: 'ignore' })
+        const { pid } = spawn('sleep', ['78'], { stdio: 'ignore' })
         console.log('child', pid)`),
     )
     const pid = Number((await child.waitForLine(/^child/)).split(' ')[1])

@@ -51,6 +51,8 @@ export async function startPostgres(settings: Record<string, string> = {}): Prom
   const folder = await temporaryFolder('baton-test-postgres-')
   const postgres = createEmbeddedPostgres({
     dataDir: folder,
+    // It keeps the port while it is killed and started again.
+    port: await freePort(),
     // What a killed postmaster has written is in the page cache, so only a power cut would need fsync.
     settings: { fsync: 'off', max_connections: '300', ...settings },
   })

@@ -94,7 +94,7 @@ export async function openSite({ engine, ...options }: SiteOptions): Promise<Sit
       const worker = spawnWorker(env)
       const children = Number(env['WORKER_PROCESSES'] ?? 1)
       let seen = 0
-      await worker.waitForLine((line) => line.includes('child is up') && ++seen === children, 30_000)
+      await worker.waitForLine((line) => line.includes('child is up') && ++seen === children, 60_000)
       return worker
     },
     enqueue: async (name, payload) => {
@@ -113,7 +113,7 @@ export async function openSite({ engine, ...options }: SiteOptions): Promise<Sit
       await backend.add('default', [{ id, name, delayMs: 0, priority: 0 }])
       return id
     },
-    jobIs: (id, state, timeoutMs = 15_000) =>
+    jobIs: (id, state, timeoutMs = 30_000) =>
       eventually(
         async () => {
           const view = await job(id)
@@ -136,7 +136,7 @@ export async function untilUp(site: Site, count: number): Promise<void> {
       const up = children.filter((child) => child.state === 'up').length
       if (up < count) throw new Error(`${up} children are up`)
     },
-    { timeoutMs: 15_000 },
+    { timeoutMs: 30_000 },
   )
 }
 

@@ -10,7 +10,7 @@ test('a blocked loop is seen for ten seconds at least, and then forgotten', asyn
   const until = performance.now() + 400
   while (performance.now() < until) JSON.stringify(nowMs)
   await eventually(() => expect(delay.peakMs()).toBeGreaterThan(300))
-  expect(delay.peakMs()).toBeLessThan(2_000)
+  expect(delay.peakMs()).toBeLessThan(10_000)
   nowMs = 10_000
   expect(delay.peakMs()).toBeGreaterThan(300)
   nowMs = 19_000

@@ -58,7 +58,7 @@ function setUp(setup: Setup = {}) {
   })
   const ups = () => events.filter((event) => event.startsWith('up ')).map((event) => event.slice(3))
   const untilUp = (count: number) =>
-    eventually(() => expect(ups()).toHaveLength(count), { timeoutMs: 10_000 })
+    eventually(() => expect(ups()).toHaveLength(count), { timeoutMs: 30_000 })
   return { supervisor, events, losses, lines, hopeless, child, ups, untilUp }
 }
 
@@ -66,7 +66,7 @@ test('a runner is recorded before its child is told to start', async () => {
   const recorded = Promise.withResolvers<void>()
   const { supervisor, events, untilUp } = setUp({ slots: 2, record: () => recorded.promise })
   supervisor.start()
-  await eventually(() => expect(events).toHaveLength(2), { timeoutMs: 10_000 })
+  await eventually(() => expect(events).toHaveLength(2), { timeoutMs: 30_000 })
   expect(supervisor.children().map((child) => child.state)).toEqual(['ready', 'ready'])
   recorded.resolve()
   await untilUp(2)
@@ -101,7 +101,7 @@ test('no child ever becomes ready: the supervisor gives up after three tries', a
   const { supervisor, hopeless, events } = setUp({ behaviour: 'throws' })
   supervisor.start()
   await eventually(() => expect(hopeless.map((error) => error.code)).toEqual(['WORKER_NEVER_READY']), {
-    timeoutMs: 15_000,
+    timeoutMs: 30_000,
   })
   expect(events.filter((event) => event.endsWith(' 3'))).toHaveLength(3)
 })
@@ -109,7 +109,7 @@ test('no child ever becomes ready: the supervisor gives up after three tries', a
 test('a child that hangs in its boot is killed at the boot timeout, and nothing is left to hope for', async () => {
   const { supervisor, hopeless } = setUp({ behaviour: 'mute', bootTimeoutMs: 500 })
   supervisor.start()
-  await eventually(() => expect(hopeless[0]?.message).toContain('not within 500 ms'), { timeoutMs: 10_000 })
+  await eventually(() => expect(hopeless[0]?.message).toContain('not within 500 ms'), { timeoutMs: 30_000 })
 })
 
 test('a slot whose children die young slows down, visibly, and is not given up', async () => {
@@ -263,7 +263,7 @@ test('a child that can not hand back in time ends itself and counts as unclean',
 test('a child whose event loop is blocked is ended and replaced', async () => {
   const { supervisor, child, events, losses, lines, untilUp } = setUp({
     behaviour: 'blocked',
-    watchdogMs: 400,
+    watchdogMs: 1_000,
   })
   supervisor.start()
   await untilUp(1)

@@ -77,7 +77,7 @@ const begin = (perSecond = 1_000, filter: { name?: string; queue?: string } = {}
 const untilEnded = (id: string): Promise<void> =>
   eventually(
     async () => expect((await retries.list(10)).find((each) => each.id === id)?.state).toBe('done'),
-    { timeoutMs: 15_000 },
+    { timeoutMs: 30_000 },
   )
 
 describe('a retry of all that match', () => {
@@ -111,7 +111,7 @@ describe('a retry of all that match', () => {
           await fail(waiting.map((job) => job.id))
           expect((await retries.list(1))[0]?.state).toBe('done')
         },
-        { timeoutMs: 15_000, everyMs: 50 },
+        { timeoutMs: 30_000, everyMs: 50 },
       )
       expect(again.size).toBe(5)
     })
@@ -132,7 +132,7 @@ describe('a retry of all that match', () => {
           most = Math.max(most, retried - allowed)
           expect(retried).toBe(40)
         },
-        { timeoutMs: 15_000 },
+        { timeoutMs: 30_000 },
       )
       await untilEnded(retry.id)
     })

@@ -125,6 +125,6 @@ describe('a runner whose engine never answers', () => {
     expect(await disposition).toEqual({ kind: 'handed-back' })
     await runner.drain()
     await runner.close(50)
-    expect(performance.now() - startedMs).toBeLessThan(1_000)
+    expect(performance.now() - startedMs).toBeLessThan(4_000)
   })
 })

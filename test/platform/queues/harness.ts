@@ -178,7 +178,7 @@ async function createStage(kind: EngineKind, redisUrl?: string): Promise<Stage &
           expect(states).toContain(view?.state)
           return view as JobView
         },
-        { timeoutMs: 10_000 },
+        { timeoutMs: 20_000 },
       ),
   }
   const close = async (): Promise<void> => {

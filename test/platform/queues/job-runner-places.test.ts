@@ -39,7 +39,7 @@ describe.each(['redis', 'postgres'] as const)('the places of a runner on %s', (k
         durable ? at.enqueue(job, { n }) : at.enqueueVolatile(job as Job, { n })
       const first = await at.run([job as Job<never>], { concurrency: 2 })
       await Promise.all(Array.from({ length: 300 }, (_, n) => enqueue(n)))
-      await eventually(() => expect(done.size).toBe(300), { timeoutMs: 10_000 })
+      await eventually(() => expect(done.size).toBe(300), { timeoutMs: 30_000 })
       expect(most).toBe(2)
 
       const held = await Promise.all([enqueue(-1), enqueue(-2)])
@@ -47,7 +47,7 @@ describe.each(['redis', 'postgres'] as const)('the places of a runner on %s', (k
       await at.run([define(false) as Job<never>], { concurrency: 2 })
       // Those that must wait until both places are free would wait for ever.
       await eventually(() => expect([...done].filter((n) => n >= 1_000)).toHaveLength(60), {
-        timeoutMs: 10_000,
+        timeoutMs: 30_000,
       })
       open()
       await eventually(() => expect(first.active()).toEqual([]))

@@ -56,7 +56,7 @@ describe('the places of a queue', () => {
     const start = performance.now()
     expect(await places.enter()).toBe(false)
     expect(performance.now() - start).toBeGreaterThan(50)
-    expect(performance.now() - start).toBeLessThan(1_000)
+    expect(performance.now() - start).toBeLessThan(5_000)
     places.leave(500)
     expect(await places.enter()).toBe(true)
   })

@@ -70,5 +70,5 @@ it('does not hold up a stop for a collector that does not answer', async () => {
   tracing.begin('unsent', { kind: 'client' }).end()
   const begunAt = performance.now()
   await tracing.close(200)
-  expect(performance.now() - begunAt).toBeLessThan(1_500)
+  expect(performance.now() - begunAt).toBeLessThan(4_000)
 })

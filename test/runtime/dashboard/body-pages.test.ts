@@ -96,7 +96,7 @@ const shows = (browser: Browser, expected: RegExp): Promise<string> =>
       expect(page).toMatch(expected)
       return page
     },
-    { timeoutMs: 15_000, everyMs: 300 },
+    { timeoutMs: 30_000, everyMs: 300 },
   )
 
 describe('the page of bodies', () => {

@@ -227,7 +227,7 @@ describe('failed jobs', () => {
     const answer = await operator.post('/dashboard/failed/retry-all', fields)
     expect(answer.headers.get('location')).toBe('/dashboard/failed?name=bulk&queue=default&notice=begun')
     const done = /jobs named bulk of the queue default<\/th>.*done<\/span>.*12 of 12/s
-    await expect.poll(() => viewer.page('/dashboard/failed'), { timeout: 10_000 }).toMatch(done)
+    await expect.poll(() => viewer.page('/dashboard/failed'), { timeout: 30_000 }).toMatch(done)
     const states = await dashboard.ledger.getMany(wanted)
     expect(new Set(states.map((job) => job.state))).toEqual(new Set(['waiting']))
     expect((await dashboard.ledger.get(other))?.state).toBe('failed')

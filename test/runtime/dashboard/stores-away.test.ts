@@ -64,7 +64,7 @@ describe('the dashboard', () => {
             expect(shown).toContain('The queue engine is away')
             return shown
           },
-          { timeoutMs: 12_000, everyMs: 300 },
+          { timeoutMs: 30_000, everyMs: 300 },
         )
         expect(page).toMatch(/not reachable<\/span> <code>[A-Z_]+</)
         expect(page).toMatch(/Queue">heavy<.*?Failed"><a[^>]*>1</s)
@@ -77,7 +77,7 @@ describe('the dashboard', () => {
         await eventually(
           async () => expect(await browser.page('/dashboard')).not.toContain('not reachable'),
           {
-            timeoutMs: 12_000,
+            timeoutMs: 30_000,
             everyMs: 300,
           },
         )
@@ -135,7 +135,7 @@ describe('the dashboard', () => {
       await eventually(
         async () => expect(await browser.page('/dashboard')).toContain('class="tile-figure"'),
         {
-          timeoutMs: 10_000,
+          timeoutMs: 30_000,
         },
       )
       expect((await dashboard.ledger.get(id))?.state).toBe('failed')

@@ -177,7 +177,7 @@ describe('keys and roles', () => {
     const { key, id } = await api.keys.create({ name: 'shop', role: 'producer', actor: 'test' })
     expect((await send(key)).status).toBe(202)
     await api.keys.revoke(id, 'test')
-    await expect.poll(async () => (await send(key)).status, { timeout: 5_000, interval: 200 }).toBe(401)
+    await expect.poll(async () => (await send(key)).status, { timeout: 6_000, interval: 200 }).toBe(401)
     await refused(() => send(key))
   })
 

@@ -32,7 +32,7 @@ describe('without Redis', () => {
           api.post(good, round > 2 ? { 'idempotency-key': `k${round}` } : {}),
         )
         expect(result.status).toBe(202)
-        expect(ms).toBeLessThan(1_000)
+        expect(ms).toBeLessThan(2_000)
       }
       expect(await api.count()).toBe(6)
       expect(await readiness(api)).toMatchObject({
@@ -63,7 +63,8 @@ describe('without Redis', () => {
       await redis.freeze(true)
       const answers = await timed(() => Promise.all(Array.from({ length: 20 }, () => api.post(good))))
       expect(answers.result.map((each) => each.status)).toEqual(answers.result.map(() => 202))
-      expect(answers.ms).toBeLessThan(2_000)
+      // Its client waits for five seconds.
+      expect(answers.ms).toBeLessThan(4_000)
     } finally {
       await redis.freeze(false)
       await api.close()
@@ -111,7 +112,7 @@ describe('without Postgres', () => {
       expect((await api.request('/livez')).status).toBe(200)
       expect((await api.request('/metrics', { key: viewer })).status).toBe(200)
       await server.restart()
-      await expect.poll(take, { timeout: 10_000 }).toBe(202)
+      await expect.poll(take, { timeout: 30_000 }).toBe(202)
       expect(await api.count()).toBe(taken)
       await expect.poll(async () => (await readiness(api)).ready).toBe(true)
     } finally {

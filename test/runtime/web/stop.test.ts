@@ -54,7 +54,7 @@ describe('a stop', () => {
     const api = await startHarness()
     const idle = await open(api)
     const stopped = api.web.stop()
-    await expect.poll(() => api.web.server.server.listening, { timeout: 5_000, interval: 5 }).toBe(false)
+    await expect.poll(() => api.web.server.server.listening, { timeout: 30_000, interval: 5 }).toBe(false)
     idle.socket.write(head(good.length) + good)
     await idle.closed
     expect(idle.text()).toMatch(/^HTTP\/1.1 202/)
@@ -86,7 +86,7 @@ describe('a stop', () => {
     }
     try {
       const all = [balancer(), ...Array.from({ length: 20 }, client)]
-      await expect.poll(() => acknowledged.length, { timeout: 10_000 }).toBeGreaterThan(50)
+      await expect.poll(() => acknowledged.length, { timeout: 30_000 }).toBeGreaterThan(50)
       expect(await api.web.stop()).toBe(true)
       await Promise.all(all)
       expect(failures).toEqual([])
@@ -105,7 +105,7 @@ describe('a stop', () => {
     half.socket.write(head(good.length) + good.slice(0, 10))
     const began = performance.now()
     expect(await api.web.stop()).toBe(false)
-    expect(performance.now() - began).toBeLessThan(1_600)
+    expect(performance.now() - began).toBeLessThan(5_000)
     await half.closed
     expect(await api.web.stop()).toBe(false)
     await api.close()

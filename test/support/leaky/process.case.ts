@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { expect, it } from 'vitest'
 
 it('leaves a process running', async () => {
-  const child = spawn('sleep', ['77'], { stdio: 'ignore' })
+  const child = spawn('sleep', [process.env['PLANTED_SLEEP'] ?? '77'], { stdio: 'ignore' })
   await once(child, 'spawn')
   expect(child.exitCode).toBeNull()
 })

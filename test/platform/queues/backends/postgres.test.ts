@@ -32,7 +32,7 @@ describe('the Postgres engine', () => {
     const started = consumer.start()
     const before = performance.now()
     await expect(backend.add('q', [entry()])).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
-    expect(performance.now() - before).toBeLessThan(2_000)
+    expect(performance.now() - before).toBeLessThan(4_000)
 
     await server.restart()
     await started
@@ -42,8 +42,8 @@ describe('the Postgres engine', () => {
     // And once more in the middle of its work.
     await server.kill()
     await server.restart()
-    await eventually(() => backend.add('q', [entry()]), { timeoutMs: 10_000 })
-    await eventually(() => expect(seen).toHaveLength(2), { timeoutMs: 10_000 })
+    await eventually(() => backend.add('q', [entry()]), { timeoutMs: 30_000 })
+    await eventually(() => expect(seen).toHaveLength(2), { timeoutMs: 30_000 })
     await consumer.close(2_000)
     await backend.close()
   })
@@ -72,8 +72,8 @@ describe('the Postgres engine', () => {
     await consumer.start()
     await doomed.kill()
     const before = performance.now()
-    await eventually(() => expect(seen).toEqual([added.id]), { timeoutMs: 10_000 })
-    expect(performance.now() - before).toBeLessThan(7_500)
+    await eventually(() => expect(seen).toEqual([added.id]), { timeoutMs: 30_000 })
+    expect(performance.now() - before).toBeLessThan(10_000)
     await consumer.close(1_000)
     await backend.close()
   })
@@ -96,7 +96,7 @@ describe('the Postgres engine', () => {
       const before = performance.now()
       await consumer.close(1_000)
       await backend.close()
-      expect(performance.now() - before).toBeLessThan(3_500)
+      expect(performance.now() - before).toBeLessThan(4_500)
     } finally {
       await server.freeze(false)
     }

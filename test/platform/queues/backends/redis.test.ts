@@ -74,7 +74,7 @@ describe('the Redis engine', () => {
     expect(added).toBeGreaterThan(5_000)
     const seen: string[] = []
     await consume(backend, seen)
-    await eventually(() => expect(seen.length).toBeGreaterThanOrEqual(added), { timeoutMs: 15_000 })
+    await eventually(() => expect(seen.length).toBeGreaterThanOrEqual(added), { timeoutMs: 30_000 })
     await backend.add('q', [entry()])
     await eventually(() => expect(seen.length).toBeGreaterThanOrEqual(added + 1))
   })
@@ -106,7 +106,7 @@ describe('the Redis engine', () => {
     await expect(backend.add('q', [entry()])).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
     await expect(backend.epoch('q')).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
     await expect(backend.ping(500)).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
-    expect(performance.now() - before).toBeLessThan(1_000)
+    expect(performance.now() - before).toBeLessThan(3_000)
     await server.restart()
     await eventually(() => backend.add('q', [entry()]))
     expect((await backend.counts('q')).waiting).toBe(1)
@@ -132,7 +132,7 @@ describe('the Redis engine', () => {
     try {
       const before = performance.now()
       await expect(backend.add('q', [entry()])).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
-      expect(performance.now() - before).toBeLessThan(6_000)
+      expect(performance.now() - before).toBeLessThan(9_000)
       await expect(backend.ping(300)).rejects.toMatchObject({ code: 'QUEUE_UNAVAILABLE' })
     } finally {
       await server.freeze(false)
@@ -173,8 +173,8 @@ describe('the Redis engine', () => {
     expect(seen).toEqual([])
     await doomed.kill()
     const before = performance.now()
-    await eventually(() => expect(seen).toEqual([added.id]), { timeoutMs: 10_000 })
-    expect(performance.now() - before).toBeLessThan(7_500)
+    await eventually(() => expect(seen).toEqual([added.id]), { timeoutMs: 30_000 })
+    expect(performance.now() - before).toBeLessThan(10_000)
   })
 
   it('goes on consuming soon after an outage', async () => {
@@ -190,7 +190,7 @@ describe('the Redis engine', () => {
     const before = performance.now()
     await eventually(() => backend.add('q', [entry()]))
     await eventually(() => expect(seen).toHaveLength(2))
-    expect(performance.now() - before).toBeLessThan(3_000)
+    expect(performance.now() - before).toBeLessThan(6_000)
   })
 
   it('closes in time while Redis is away, and while it does not answer', async () => {
@@ -204,6 +204,6 @@ describe('the Redis engine', () => {
     await server.kill()
     await consumers[1]?.close(700)
     await Promise.all([backend.close(), other.close()])
-    expect(performance.now() - before).toBeLessThan(2_500)
+    expect(performance.now() - before).toBeLessThan(4_500)
   })
 })
