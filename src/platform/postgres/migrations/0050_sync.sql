@@ -23,7 +23,8 @@ CREATE TABLE change_pending (
   type  text NOT NULL,
   id    text NOT NULL,
   at    timestamptz NOT NULL DEFAULT now()
-);
+-- A row lives for a moment, and who looks for the next one goes by all the dead ones.
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1);
 CREATE INDEX change_pending_shard ON change_pending (shard, n);
 
 CREATE TABLE change_heads (
