@@ -72,6 +72,24 @@ export const STATE_DEVICE_BUSY = defineError(
   { status: 503, retry: 'backoff', report: false },
 )
 
+export const STATE_PART_MISSING = defineError(
+  'STATE_PART_MISSING',
+  'The copy of the device {device} lacks the bytes of {key}: they were neither sent nor are they here. It is tried again.',
+  { status: 409, retry: 'backoff', report: false },
+)
+
+export const STATE_PART_DAMAGED = defineError(
+  'STATE_PART_DAMAGED',
+  'The bytes of a state of the device {device} are not those of {sha256}. They are not copied; what is at the other site stays.',
+  { status: 500, retry: 'backoff', report: true },
+)
+
+export const STATE_PARTS_TOO_LARGE = defineError(
+  'STATE_PARTS_TOO_LARGE',
+  'The other site lacks {bytes} bytes of the states of the device {device}, and {maxBytes} can be copied at once. Move them with a migration of states.',
+  { status: 413, retry: 'backoff', report: true },
+)
+
 export const MIGRATION_NOT_FOUND = defineError('MIGRATION_NOT_FOUND', 'There is no migration {id}.', {
   status: 404,
   retry: 'never',

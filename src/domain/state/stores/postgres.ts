@@ -135,7 +135,7 @@ function createLinks(
 }
 
 /** Takes the devices' turns, in one order for all, and counts their versions up. @returns the new versions */
-async function touch(client: Client, devices: string[]): Promise<Map<string, string>> {
+export async function touch(client: Queryable, devices: string[]): Promise<Map<string, string>> {
   const { rows } = await client.query<{ device: string; version: string }>(
     `INSERT INTO state_devices (device) SELECT device FROM unnest($1::text[]) AS device ORDER BY device COLLATE "C"
      ON CONFLICT (device) DO UPDATE SET version = state_devices.version + 1, changed_at = now()
