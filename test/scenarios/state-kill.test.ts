@@ -32,7 +32,7 @@ describe('a migration whose engine and whose Postgres are killed at random', () 
     const root = path.join(site.folder, 'source')
     const planted = plant({ root, devices: 120, statesPerDevice: 12 })
     const [from, to] = [`file:${root}`, await site.zpush()]
-    const slow = ['migrate', '--from', from, '--to', to, '--yes', '--no-scan', '--states-per-second', '900']
+    const slow = ['migrate', '--from', from, '--to', to, '--yes', '--no-scan', '--states-per-second', '450']
     const before = states(await site.listing(from))
     const moved: number[] = []
     for (let blow = 0; blow < 14; blow++) {

@@ -5,7 +5,7 @@ import { migrate } from '../../src/platform/postgres/migrate.ts'
 import { testDatabase } from '../support/databases.ts'
 import { type BatonProcess, eventually, projectRoot, spawnBaton } from '../support/processes.ts'
 import { type PrivateServer, startPostgres, startRedis } from '../support/servers.ts'
-import { openSite, type Site } from '../support/workers.ts'
+import { longestStopMs, openSite, type Site } from '../support/workers.ts'
 
 const jobs = (file: string) => path.join(projectRoot, 'test/fixtures/jobs', file)
 const clock = createSystemClock()
@@ -64,7 +64,7 @@ test('a Postgres without migrations is one clear error and no crash loop', async
   expect(output).toContain('DATABASE_NOT_MIGRATED')
   expect(output).toContain('baton release')
   expect(lines.filter((line) => line.includes('DATABASE_NOT_MIGRATED'))).toHaveLength(1)
-  expect(clock.monotonicMs() - began).toBeLessThan(10_000)
+  expect(clock.monotonicMs() - began).toBeLessThan(20_000)
 })
 
 test('a Postgres that is away is waited for until BOOT_TIMEOUT_MS, then the exit code is 1', async () => {
@@ -122,14 +122,14 @@ test.each(kinds)(
     const stoppedAt = clock.monotonicMs()
     other.signal('SIGTERM')
     expect((await other.exit).code).toBe(0)
-    expect(clock.monotonicMs() - stoppedAt).toBeLessThan(2_000)
+    expect(clock.monotonicMs() - stoppedAt).toBeLessThan(longestStopMs(2_000))
     await troubles[kind].end(redis)
     const backAt = clock.monotonicMs()
     await worker.waitForLine(/child is up/)
     await site.jobIs(id, 'completed')
     const tookMs = Math.round(clock.monotonicMs() - backAt)
     console.log(`a Redis that ${kind} at the boot: jobs run ${tookMs} ms after its return`)
-    expect(tookMs).toBeLessThan(2_500)
+    expect(tookMs).toBeLessThan(6_000)
     expect(await childPids(site)).toEqual(pids)
     expect(waitingLines(worker)).toHaveLength(1)
     expect(worker.lines.filter((line) => /trouble/.test(line)).length).toBeLessThan(10)
@@ -155,7 +155,7 @@ test('a Postgres that carries the queue and goes away in the middle of the boot 
     await site.jobIs(id, 'completed')
     const tookMs = Math.round(clock.monotonicMs() - backAt)
     console.log(`a Postgres that ${kind} during the boot: jobs run ${tookMs} ms after its return`)
-    expect(tookMs).toBeLessThan(2_500)
+    expect(tookMs).toBeLessThan(6_000)
     expect(worker.lines.filter((line) => line.includes('child died'))).toEqual([])
     expect(waitingLines(worker)).toHaveLength(1)
     await troubles[kind].begin(postgres)
@@ -164,7 +164,7 @@ test('a Postgres that carries the queue and goes away in the middle of the boot 
     await worker.exit
     const stopMs = clock.monotonicMs() - stoppedAt
     await troubles[kind].end(postgres)
-    expect(stopMs).toBeLessThan(2_000)
+    expect(stopMs).toBeLessThan(longestStopMs(2_000))
     await site.query('DELETE FROM nodes')
   }
 })

@@ -10,7 +10,7 @@ describe.each(engines)('on %s', (engine) => {
   test('a dead master leaves no orphans, and its jobs finish or go on elsewhere', async () => {
     const site = await openSite({ engine })
     const worker = await site.startWorker({ SHUTDOWN_MS: '2500', WORKER_PROCESSES: '2' })
-    const short = await site.enqueue('sleep', { ms: 600 })
+    const short = await site.enqueue('sleep', { ms: 1_500 })
     const long = await site.enqueue('sleep', { ms: 600_000 })
     await site.jobIs(short, 'active')
     await site.jobIs(long, 'active')
@@ -22,7 +22,7 @@ describe.each(engines)('on %s', (engine) => {
       async () => {
         for (const pid of pids) expect(await isRunning(pid)).toBe(false)
       },
-      { timeoutMs: 6_000 },
+      { timeoutMs: 10_000 },
     )
     expect(await site.job(short)).toMatchObject({ interruptions: 0 })
     expect(await site.job(long)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
@@ -39,7 +39,7 @@ test.each(['crash', 'leave'])(
     const worker = await site.startWorker()
     const id = await site.enqueue(name, {})
     // Each death is handed back at once: five locks that run out would take longer.
-    expect(await site.jobIs(id, 'failed', 15_000)).toMatchObject({ error: { code: 'JOB_POISONOUS' } })
+    expect(await site.jobIs(id, 'failed', 22_000)).toMatchObject({ error: { code: 'JOB_POISONOUS' } })
     const other = await site.enqueue('sleep', { ms: 1 })
     await site.jobIs(other, 'completed', 30_000)
     worker.signal('SIGTERM')
@@ -59,7 +59,7 @@ test('a job that takes its process down takes none of those beside it along', as
 
 test('a job that blocks the event loop is found with its stack, and its child is replaced', async () => {
   const site = await openSite({ engine: 'redis' })
-  const worker = await site.startWorker({ WATCHDOG_MS: '500', WORKER_PROCESSES: '1' })
+  const worker = await site.startWorker({ WATCHDOG_MS: '1000', WORKER_PROCESSES: '1' })
   const id = await site.enqueue('block', { ms: 600_000 })
   const line = JSON.parse(await worker.waitForLine(/event loop is blocked here/, 40_000)) as {
     stack: string[]

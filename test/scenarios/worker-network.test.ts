@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { type BatonProcess, eventually } from '../support/processes.ts'
 import { type Direction, startTcpProxy, type TcpProxy } from '../support/tcp-proxy.ts'
-import { openSite, type Site } from '../support/workers.ts'
+import { longestStopMs, openSite, type Site } from '../support/workers.ts'
 
 // Connections that look open and carry nothing, as after the loss of a machine, a NAT or a firewall on the way.
 
@@ -120,7 +120,7 @@ test.each(['both', 'to-client'] as const)(
         const { code } = await line.worker.exit
         const tookMs = Math.round(performance.now() - began)
         expect([0, 75]).toContain(code)
-        expect(tookMs).toBeLessThan(shutdownMs)
+        expect(tookMs).toBeLessThan(longestStopMs(shutdownMs))
         line.proxy.cut()
         await line.site.startWorker()
         const settledMs = await settle(line, boundMs)

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { type EngineName, openSite, type Site } from '../support/workers.ts'
+import { type EngineName, longestStopMs, openSite, type Site } from '../support/workers.ts'
 
 const engines: EngineName[] = ['redis', 'postgres']
 const shutdownMs = 2_500
@@ -26,8 +26,8 @@ describe.each(engines)('on %s', (engine) => {
     const { code, tookMs } = await stop(worker)
     expect(code).toBe(0)
     expect(await site.job(id)).toMatchObject({ state: 'completed', attempts: 1, interruptions: 0 })
-    expect(tookMs).toBeGreaterThan(750)
-    expect(tookMs).toBeLessThan(4_000)
+    expect(tookMs).toBeGreaterThan(250)
+    expect(tookMs).toBeLessThan(6_000)
     expect(await site.nodes()).toEqual([])
     expect(worker.lines.some((line) => line.includes('waiting for jobs') && line.includes(id))).toBe(true)
   })
@@ -38,11 +38,12 @@ describe.each(engines)('on %s', (engine) => {
     const id = await site.enqueue('sleep', { ms: 600_000 })
     await site.jobIs(id, 'active')
     const { code, tookMs } = await stop(worker)
-    expect(tookMs).toBeLessThan(shutdownMs)
+    expect(tookMs).toBeLessThan(longestStopMs(shutdownMs))
     expect(code).toBe(0)
     expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
     await site.startWorker()
-    await site.jobIs(id, 'active', 2_000)
+    // Nobody waits for a lock to run out.
+    await site.jobIs(id, 'active', 3_500)
   })
 
   test('a job that blocks its event loop is killed, handed back by the master, and the exit code is 75', async () => {
@@ -51,7 +52,7 @@ describe.each(engines)('on %s', (engine) => {
     const id = await site.enqueue('block', { ms: 600_000 })
     await site.jobIs(id, 'active')
     const { code, tookMs } = await stop(worker)
-    expect(tookMs).toBeLessThan(shutdownMs)
+    expect(tookMs).toBeLessThan(longestStopMs(shutdownMs))
     expect(code).toBe(75)
     expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
     // Five deploys must not set a long computation aside as poison.
@@ -66,7 +67,7 @@ test('a job that does not obey its signal goes back all the same', async () => {
   const id = await site.enqueue('stubborn', { ms: 600_000 })
   await site.jobIs(id, 'active')
   const { tookMs } = await stop(worker)
-  expect(tookMs).toBeLessThan(shutdownMs)
+  expect(tookMs).toBeLessThan(longestStopMs(shutdownMs))
   expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
 })
 
@@ -77,7 +78,7 @@ test('an iteration stops at its next item and goes on from there', async () => {
   await site.jobIs(id, 'active')
   const { code, tookMs } = await stop(worker)
   expect(code).toBe(0)
-  expect(tookMs).toBeLessThan(1_500)
+  expect(tookMs).toBeLessThan(6_000)
   expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
   await site.startWorker()
   const { result } = await site.jobIs(id, 'completed')
@@ -102,11 +103,11 @@ test.each([0, 3])(
   async (code) => {
     const site = await openSite({ engine: 'redis' })
     const worker = await site.startWorker({ SHUTDOWN_MS: '20000' })
-    const id = await site.enqueue('leave', { ms: 700, code })
+    const id = await site.enqueue('leave', { ms: 1_500, code })
     await site.jobIs(id, 'active')
     const stopped = await stop(worker)
     expect(stopped.code).toBe(75)
-    expect(stopped.tookMs).toBeLessThan(4_000)
+    expect(stopped.tookMs).toBeLessThan(6_000)
     expect(await site.job(id)).toMatchObject({ state: 'waiting', attempts: 0, interruptions: 1 })
     expect(await crashesOf(site, id)).toBe(1)
     const told = worker.lines.filter((line) => line.includes('process.exit') && line.includes(id))
@@ -114,6 +115,6 @@ test.each([0, 3])(
     expect(told[0]).toContain('fixtures/jobs/index.ts')
     // The entry is free too: nobody waits for a lock to run out.
     await site.startWorker()
-    await site.jobIs(id, 'active', 1_500)
+    await site.jobIs(id, 'active', 3_500)
   },
 )

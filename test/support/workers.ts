@@ -2,6 +2,7 @@ import path from 'node:path'
 import { createSystemClock } from '../../src/core/clock.ts'
 import { newId } from '../../src/core/ids.ts'
 import { createPostgres } from '../../src/platform/postgres/postgres.ts'
+import { planStop } from '../../src/platform/processes/stop-plan.ts'
 import { createPostgresBackend } from '../../src/platform/queues/backends/postgres.ts'
 import { createRedisBackend } from '../../src/platform/queues/backends/redis.ts'
 import type { JobView } from '../../src/platform/queues/ledger.ts'
@@ -10,6 +11,12 @@ import { migrateQueues } from '../../src/platform/queues/migrate.ts'
 import { testDatabase } from './databases.ts'
 import { atEndOfTest, type BatonProcess, eventually, projectRoot, spawnBaton } from './processes.ts'
 import { startRedis } from './servers.ts'
+
+/**
+ * Longest that a worker may take to be gone, ms. Its plan leaves 800 ms of 25 s for the end of the processes, and a
+ * shorter one leaves less in proportion; what that end takes on a busy machine does not become shorter.
+ */
+export const longestStopMs = (shutdownMs: number): number => planStop(shutdownMs).exitMs + 800
 
 export type EngineName = 'redis' | 'postgres'
 

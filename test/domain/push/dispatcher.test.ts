@@ -133,7 +133,7 @@ it('renews the lease of a send that takes its time', async () => {
       )
       expect(rows[0]?.s).toBeGreaterThan(3)
     },
-    { timeoutMs: 5_000 },
+    { timeoutMs: 15_000 },
   )
   release({ kind: 'accepted', id: 'x' })
 })

@@ -10,7 +10,7 @@ import { apnsAccount, readJwt } from '../../../support/provider-accounts.ts'
 import { type PushService, type Script, serviceCa, startPushService } from '../../../support/push-service.ts'
 
 const clock = createSystemClock()
-const timeoutMs = 400
+const timeoutMs = 1_500
 const deviceToken = 'ab12'.repeat(16)
 const account = apnsAccount()
 

@@ -27,7 +27,7 @@ describe('the access token of a service account', () => {
       sender,
       account: { ...made.account, tokenUri: tokens.uri },
       clock,
-      timeoutMs: 400,
+      timeoutMs: 1_500,
     })
   })
   afterEach(async () => {

@@ -10,7 +10,7 @@ import { type PushService, type Script, serviceCa, startPushService } from '../.
 import { createTurnedClock } from '../../../support/turned-clock.ts'
 
 const clock = createSystemClock()
-const timeoutMs = 400
+const timeoutMs = 1_500
 const registration = 'fR3gTok3n:APA91bE-secret'
 const { account } = fcmAccount('')
 

@@ -8,7 +8,7 @@ import { exercisePushProvider, sampleMessage } from '../../../contracts/push-pro
 import { serviceCa, startPushService } from '../../../support/push-service.ts'
 
 const clock = createSystemClock()
-const timeoutMs = 400
+const timeoutMs = 1_500
 const secret = `whsec_${Buffer.from('a secret of the receiver').toString('base64')}`
 
 function create(origin: string) {

@@ -15,7 +15,7 @@ interface HttpEce {
 }
 const ece = createRequire(import.meta.url)('http_ece') as HttpEce
 const clock = createSystemClock()
-const timeoutMs = 400
+const timeoutMs = 1_500
 const browser = browserKeys()
 const sign = browserKeys().ecdh
 
