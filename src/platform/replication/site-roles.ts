@@ -106,6 +106,7 @@ export async function takeOver(client: Client, { epoch, lineage, heads }: TakeOv
     'UPDATE change_heads h SET pos = c.pos, at = now() FROM sync_cursors c WHERE c.shard = h.shard',
   )
   await forgoSeeding(client)
+  await client.query('SELECT change_settle()')
   await client.query(
     `UPDATE site SET role = 'leader', intake = 'open', epoch = $1, leader = NULL, changed_at = now()`,
     [epoch],
