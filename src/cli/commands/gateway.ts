@@ -13,6 +13,8 @@ import { createGatewayClient, type GatewayClient } from '../compose/gateway-clie
 import { statusLines } from '../gateway/status-lines.ts'
 
 export const registerGateway: RegisterVerb = (program, cli) => {
+  // Inherited: else `gateway` would take the options of `upgrade` for its own, and those behind -- too.
+  program.enablePositionalOptions()
   const gateway = program
     .command('gateway')
     .description('Serves a web command on PORT and keeps each session on the revision on which it began.')

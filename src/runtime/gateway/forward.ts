@@ -11,10 +11,10 @@ import type { OpenStream } from './lease.ts'
 
 /**
  * What became of a request. `unreached`: nothing of it was sent, and nothing of its body read, so it may go elsewhere.
- * `broke-off` and `timed-out`: the target may have it, and has not answered. `over`: answered, cut, or the client has
- * gone; there is nothing to say any more.
+ * `broke-off` and `timed-out`: the target may have it, and has not answered. `lost`: the same of a request that changes
+ * nothing, so it may be sent again. `over`: answered, cut, or the client has gone; there is nothing to say any more.
  */
-export type Outcome = 'unreached' | 'broke-off' | 'timed-out' | 'over'
+export type Outcome = 'unreached' | 'lost' | 'broke-off' | 'timed-out' | 'over'
 
 export interface Exchange {
   request: IncomingMessage
@@ -32,7 +32,8 @@ export interface Exchange {
 
 export interface Destination {
   port: number
-  agent: Agent
+  /** Connections that are kept; undefined: one for this request alone. */
+  agent?: Agent
 }
 
 /** Silence before an answer begins, ms: longer than any listen waits. */
@@ -43,13 +44,11 @@ export async function forward(exchange: Exchange): Promise<Outcome> {
   // Its close has been told already.
   if (exchange.response.destroyed) return 'over'
   const first = await attempt(exchange, exchange.to.agent)
-  // Only an idle connection that the target had closed already ends so; a second one is new.
-  return first === 'stale' ? unstale(await attempt(exchange, undefined)) : first
+  // An idle connection that the target had closed already ends so, and a new one will do.
+  return first === 'stale' ? forward({ ...exchange, to: { port: exchange.to.port } }) : first
 }
 
-const unstale = (outcome: Outcome | 'stale'): Outcome => (outcome === 'stale' ? 'broke-off' : outcome)
-
-function attempt(exchange: Exchange, agent: Agent | undefined): Promise<Outcome | 'stale'> {
+function attempt(exchange: Exchange, agent?: Agent): Promise<Outcome | 'stale'> {
   const { request, response, path, headers, to } = exchange
   const { promise, resolve } = Promise.withResolvers<Outcome | 'stale'>()
   const upstream = open({
@@ -86,7 +85,7 @@ function attempt(exchange: Exchange, agent: Agent | undefined): Promise<Outcome 
     if (progress.answered || response.destroyed) return
     response.off('close', onClientGone)
     request.unpipe(upstream)
-    resolve(failureOf(progress, isRepeatable(request) && upstream.reusedSocket))
+    resolve(failureOf(progress, isRepeatable(request), upstream.reusedSocket))
   })
   return promise
 }
@@ -94,10 +93,12 @@ function attempt(exchange: Exchange, agent: Agent | undefined): Promise<Outcome 
 function failureOf(
   { reached, timedOut }: { reached: boolean; timedOut: boolean },
   repeatable: boolean,
+  reused: boolean,
 ): Outcome | 'stale' {
   if (!reached) return 'unreached'
   if (timedOut) return 'timed-out'
-  return repeatable ? 'stale' : 'broke-off'
+  if (!repeatable) return 'broke-off'
+  return reused ? 'stale' : 'lost'
 }
 
 const isRepeatable = (request: IncomingMessage): boolean =>

@@ -12,7 +12,7 @@ import type { Pinning, Visit } from './pinning.ts'
 import type { Problems } from './problems.ts'
 import type { Placement, Roster } from './roster.ts'
 import type { Target } from './target.ts'
-import { forwardSocket, headOf } from './websocket.ts'
+import { forwardSocket, headOf, type SocketOutcome } from './websocket.ts'
 
 /** Finds the target of each request and passes it on. */
 export interface Proxy {
@@ -80,7 +80,10 @@ export function createProxy(options: ProxyOptions): Proxy {
   return {
     request: async (request, response) => {
       const call = read(request)
-      const outcome = await reach(call, (place) => passRequest(options, call, { place, response }))
+      const outcome = await reach(
+        call,
+        onceMore((place) => passRequest(options, call, { place, response })),
+      )
       options.metrics.count('baton_gateway_requests_total', { outcome })
       const error = errorOf(outcome)
       if (options.isStopping()) response.shouldKeepAlive = false
@@ -96,6 +99,16 @@ export function createProxy(options: ProxyOptions): Proxy {
         socket.end(`${headOf(status, [...Object.entries(headers).flat(), 'Connection', 'close'])}${body}`)
       }
     },
+  }
+}
+
+/** Once, so that a request that takes its target down takes down one more at most. */
+function onceMore(send: (place: Placement) => Promise<Outcome>): (place: Placement) => Promise<Outcome> {
+  let lost = 0
+  return async (place) => {
+    const outcome = await send(place)
+    if (outcome !== 'lost') return outcome
+    return lost++ === 0 ? 'unreached' : 'broke-off'
   }
 }
 
@@ -121,6 +134,7 @@ function errorOf(outcome: Outcome): BatonError | undefined {
   switch (outcome) {
     case 'unreached':
       return TARGET_UNAVAILABLE({ reason: 'it is being started' }, { retryAfterMs: 2_000 })
+    case 'lost':
     case 'broke-off':
       return TARGET_BROKE_OFF()
     case 'timed-out':
@@ -165,7 +179,7 @@ async function passSocket(
   options: ProxyOptions,
   call: Call,
   { place, socket, head }: { place: Placement; socket: Duplex; head: Buffer },
-): Promise<Exclude<Outcome, 'timed-out'>> {
+): Promise<SocketOutcome> {
   const { target } = place
   const release = enter(target, call.pin)
   const visit: Visit = { request: call.request, place, pin: call.pin, secure: call.origin.secure }

@@ -76,10 +76,10 @@ function switchTo({ roster, keeper, retirement, metrics, log }: UpgradesOptions,
   roster.save()
   roster.noteUp()
   keeper.watch(target)
-  retirement.look()
   metrics.count('baton_gateway_upgrades_total', { result: 'done' })
   const { revision, process } = target
   log.info({ revision, pid: process?.record.pid, old: old?.revision }, 'new sessions go to the revision')
+  retirement.look()
 }
 
 /** One that crashed and was to be started again: there is nobody to be served by it. */
