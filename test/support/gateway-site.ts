@@ -102,6 +102,8 @@ export function openBrowser(url: string): Browser {
     cookie: '',
     get: async (at) => {
       const answer = await fetch(url + at, {
+        // It would be followed without the cookie that came with it.
+        redirect: 'manual',
         headers: { accept: 'text/html', ...(browser.cookie ? { cookie: browser.cookie } : {}) },
       })
       browser.movedFrom = answer.headers.get('x-session-moved')
