@@ -10,7 +10,14 @@ import {
   type EmbeddedPostgres,
   type EmbeddedPostgresOptions,
 } from '../../../src/platform/postgres/embedded.ts'
-import { type BatonProcess, eventually, isRunning, processTable, spawnNode } from '../../support/processes.ts'
+import {
+  type BatonProcess,
+  eventually,
+  freePort,
+  isRunning,
+  processTable,
+  spawnNode,
+} from '../../support/processes.ts'
 
 const asRoot = process.getuid?.() === 0
 let home: string
@@ -148,10 +155,9 @@ describe('the embedded Postgres', () => {
 
   it('says so when its port is taken', async () => {
     const callers = new Set<Socket>()
-    const server = createServer((socket) => void callers.add(socket)).listen(0, '127.0.0.1')
+    const port = await freePort()
+    const server = createServer((socket) => void callers.add(socket)).listen(port, '127.0.0.1')
     await once(server, 'listening')
-    const address = server.address()
-    const port = typeof address === 'object' && address ? address.port : 0
     const postgres = create({ port })
     await expect(postgres.start()).rejects.toThrow(/could not bind/)
     server.close()
