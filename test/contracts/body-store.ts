@@ -74,6 +74,21 @@ export function exerciseBodyStore(name: string, create: () => Promise<BodyStoreP
       expect(await readAll(store, id, { start: 7, end: 7 })).toEqual(Buffer.alloc(0))
     })
 
+    it('gives whole small bodies at once where it can, and shows when one has another length', async () => {
+      const { store, plant } = await place()
+      if (!store.take) return
+      for (const size of [0, 1, 70_000]) {
+        const bytes = randomBytes(size)
+        const id = await write(store, bytes)
+        expect(Buffer.from(await store.take(id, size))).toEqual(bytes)
+        await plant(id, Buffer.concat([bytes, Buffer.from('more')]))
+        expect((await store.take(id, size)).length).toBeGreaterThan(size)
+        await plant(id, bytes.subarray(1))
+        expect((await store.take(id, size)).length).toBe(Math.max(0, size - 1))
+      }
+      await expect(store.take(sha256('nothing'), 7)).rejects.toMatchObject({ code: 'BODY_NOT_FOUND' })
+    })
+
     it('says that it has not what it has not, and removes it without complaint', async () => {
       const { store } = await place()
       const id = sha256('nothing')
@@ -95,6 +110,7 @@ export function exerciseBodyStore(name: string, create: () => Promise<BodyStoreP
       const refused = { code: 'BODY_ID_INVALID' }
       await expect(store.put(id, sourceOf(Buffer.from('x')))).rejects.toMatchObject(refused)
       await expect(store.open(id)).rejects.toMatchObject(refused)
+      await expect(store.take ? store.take(id, 1) : store.open(id)).rejects.toMatchObject(refused)
       await expect(store.stat(id)).rejects.toMatchObject(refused)
       await expect(store.remove(id)).rejects.toMatchObject(refused)
       await expect(store.quarantine(id)).rejects.toMatchObject(refused)

@@ -34,6 +34,13 @@ export interface BodyStore {
    * @throws BODY_NOT_FOUND, BODY_UNAVAILABLE, BODY_TIMEOUT; the stream fails with the last two
    */
   open(id: string, slice?: Slice): Promise<OpenBody>
+  /**
+   * Reads a whole body that should have so many bytes, a MiB at most, at once. Only where that costs less than a
+   * stream. A copy of another length gives fewer bytes, or more.
+   *
+   * @throws BODY_NOT_FOUND, BODY_UNAVAILABLE, BODY_TIMEOUT
+   */
+  take?(id: string, size: number): Promise<Uint8Array>
   /** @throws BODY_NOT_FOUND, BODY_UNAVAILABLE, BODY_TIMEOUT */
   stat(id: string): Promise<StoredBody>
   /** @returns false when there was nothing to remove */

@@ -23,6 +23,7 @@ export async function openCopy(
   range: { index: number; end: number },
   deadline: Deadline,
 ): Promise<CopyReader> {
+  if (store.take && range.index === 0 && body.size <= chunkBytes) return takeCopy(store, store.take, body)
   let index = range.index
   const slice = { start: index * chunkBytes, end: Math.min(body.size, range.end * chunkBytes) }
   const { size, stream } = await store.open(body.id, slice)
@@ -30,7 +31,7 @@ export async function openCopy(
   stream.on('error', () => undefined)
   if (size !== body.size) {
     stream.destroy()
-    throw BODY_CORRUPT({ id: body.id, reason: `${store.name} has ${size} bytes instead of ${body.size}` })
+    throw otherSize(store, body, `${size}`)
   }
   const take = createTaker(stream)
   return {
@@ -43,7 +44,7 @@ export async function openCopy(
         throw BODY_UNAVAILABLE({ store: store.name, reason: 'its answer broke off' })
       }
       if (!isChunk(body, index, chunk)) {
-        throw BODY_CORRUPT({ id: body.id, reason: `${store.name} has other bytes` })
+        throw otherBytes(store, body)
       }
       index++
       return chunk
@@ -51,6 +52,25 @@ export async function openCopy(
     close: () => void stream.destroy(),
   }
 }
+
+/** A body of one chunk, which is there whole before anything of it is handed out. */
+async function takeCopy(
+  store: BodyStore,
+  take: NonNullable<BodyStore['take']>,
+  body: BodyDigest,
+): Promise<CopyReader> {
+  const bytes = await take(body.id, body.size)
+  if (bytes.length !== body.size) {
+    throw otherSize(store, body, bytes.length > body.size ? `more than ${body.size}` : `${bytes.length}`)
+  }
+  if (!isChunk(body, 0, bytes)) throw otherBytes(store, body)
+  return { next: async () => bytes, close: () => undefined }
+}
+
+const otherSize = (store: BodyStore, body: BodyDigest, size: string): Error =>
+  BODY_CORRUPT({ id: body.id, reason: `${store.name} has ${size} bytes instead of ${body.size}` })
+const otherBytes = (store: BodyStore, { id }: BodyDigest): Error =>
+  BODY_CORRUPT({ id, reason: `${store.name} has other bytes` })
 
 const unavailable = (store: BodyStore, error: unknown): BatonError =>
   error instanceof BatonError

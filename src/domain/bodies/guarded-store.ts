@@ -18,6 +18,7 @@ const sealFactor = 4
 /** A store whose every answer has a deadline, and which is asked only once it is known to be the right place. */
 export function createGuardedStore({ store, postgres, clock, timeoutMs }: GuardedStoreOptions): BodyStore {
   const deadline = createDeadline(store.name, timeoutMs, clock)
+  const sealing = createDeadline(store.name, timeoutMs * sealFactor, clock)
   const { within } = deadline
   let recognized: Promise<void> | undefined
 
@@ -30,6 +31,7 @@ export function createGuardedStore({ store, postgres, clock, timeoutMs }: Guarde
   }
 
   const stage = store.stage?.bind(store)
+  const take = store.take?.bind(store)
   return {
     name: store.name,
     draining: store.draining ?? false,
@@ -37,10 +39,7 @@ export function createGuardedStore({ store, postgres, clock, timeoutMs }: Guarde
     ...(stage && {
       stage: async () => {
         await ready()
-        return guardStaged(await within(stage(), (late) => void late.discard()), {
-          ...deadline,
-          sealing: createDeadline(store.name, timeoutMs * sealFactor, clock),
-        })
+        return guardStaged(await within(stage(), (late) => void late.discard()), { ...deadline, sealing })
       },
     }),
     put: async (id, source, signal) => {
@@ -51,6 +50,7 @@ export function createGuardedStore({ store, postgres, clock, timeoutMs }: Guarde
       await ready()
       return within(store.open(id, slice), (late) => void late.stream.destroy())
     },
+    ...(take && { take: (id: string, size: number) => ready().then(() => within(take(id, size))) }),
     stat: (id) => ready().then(() => within(store.stat(id))),
     remove: (id) => ready().then(() => within(store.remove(id))),
     list: (after, limit) => ready().then(() => within(store.list(after, limit))),

@@ -105,7 +105,7 @@ describe('repairs', () => {
     const bodies = open()
     const id = await put(bodies)
     await postgres.query(`INSERT INTO body_repairs (body, reason) VALUES ($1, 'one')`, [id])
-    const a = storeNamed('a')
+    const { take: _take, ...a } = storeNamed('a')
     let opened = 0
     const wishing = open([
       {

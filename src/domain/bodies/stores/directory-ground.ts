@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { link, mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { createBatcher } from '../../../core/batcher.ts'
 import { BatonError, codeOf, messageOf } from '../../../core/errors.ts'
 import { BODY_NOT_FOUND, BODY_UNAVAILABLE } from '../errors.ts'
 
@@ -28,8 +29,6 @@ export function createDirectoryGround(root: string, name: string): DirectoryGrou
   const marker = join(root, 'identity')
   const bodies = join(root, 'bodies')
   let known: string | undefined
-  /** The file that held the known word: as long as that one stands there, it need not be read. */
-  let seen: string | undefined
 
   const unavailable = (error: unknown): BatonError =>
     error instanceof BatonError
@@ -50,17 +49,7 @@ export function createDirectoryGround(root: string, name: string): DirectoryGrou
       { cause },
     )
   // Only the place itself may say that it lacks a body: a disk that was unmounted has no files either.
-  const isSame = async (): Promise<boolean> => {
-    const file = await stat(marker).then(
-      ({ dev, ino, mtimeMs }) => `${dev} ${ino} ${mtimeMs}`,
-      () => undefined,
-    )
-    if (file !== undefined && file === seen) return true
-    const found = await readFile(marker, 'utf8').catch(() => '')
-    if (known === undefined || found.trim() !== known) return false
-    seen = file
-    return true
-  }
+  const isSame = createSameness(marker, () => known)
 
   const guardBody = async <T>(id: string, work: () => Promise<T>): Promise<T> => {
     try {
@@ -87,6 +76,28 @@ export function createDirectoryGround(root: string, name: string): DirectoryGrou
     guard,
     guardBody,
   }
+}
+
+/** Whether the known word stands there now. One look serves all who asked before it began. */
+function createSameness(marker: string, known: () => string | undefined): () => Promise<boolean> {
+  /** The file that held the known word: as long as that one stands there, it need not be read. */
+  let seen: string | undefined
+  const look = async (): Promise<boolean> => {
+    const file = await stat(marker).then(
+      ({ dev, ino, mtimeMs }) => `${dev} ${ino} ${mtimeMs}`,
+      () => undefined,
+    )
+    if (file !== undefined && file === seen) return true
+    const found = await readFile(marker, 'utf8').catch(() => '')
+    if (known() === undefined || found.trim() !== known()) return false
+    seen = file
+    return true
+  }
+  const looks = createBatcher<void, boolean>({
+    run: async (asked) => Array<boolean>(asked.length).fill(await look()),
+    maxItems: 1_000,
+  })
+  return () => looks.add()
 }
 
 async function readOrMake(root: string, marker: string): Promise<string> {

@@ -47,35 +47,26 @@ export function createDirectoryStore(options: DirectoryStoreOptions): BodyStore 
     }
   }
 
+  const onBody = async <T>(id: string, work: () => Promise<T>): Promise<T> => {
+    assertBodyId(id)
+    await ground.settled()
+    return ground.guardBody(id, work)
+  }
+
   return {
     name: ground.name,
     identity: ground.identity,
     stage,
     put,
-    open: async (id, slice) => {
-      assertBodyId(id)
-      await ground.settled()
-      return ground.guardBody(id, () => openFile(ground.pathOf(id), slice))
-    },
-    stat: async (id) => {
-      assertBodyId(id)
-      await ground.settled()
-      return ground.guardBody(id, () => statFile(ground, id))
-    },
-    remove: async (id) => {
-      assertBodyId(id)
-      await ground.settled()
-      return presence(ground.guardBody(id, () => removeFile(ground, id)))
-    },
+    open: (id, slice) => onBody(id, () => openFile(ground.pathOf(id), slice)),
+    take: (id, size) => onBody(id, () => takeFile(ground.pathOf(id), size)),
+    stat: (id) => onBody(id, () => statFile(ground, id)),
+    remove: (id) => presence(onBody(id, () => removeFile(ground, id))),
     list: async (after, limit) => {
       await ground.settled()
       return ground.guard(() => list(after, limit))
     },
-    quarantine: async (id) => {
-      assertBodyId(id)
-      await ground.settled()
-      return presence(ground.guardBody(id, () => quarantineFile(ground, id)))
-    },
+    quarantine: (id) => presence(onBody(id, () => quarantineFile(ground, id))),
     sweepStaged: async (ageMs) => {
       await ground.settled()
       return ground.guard(() => sweepOlder(ground.incoming, options.clock.now() - ageMs))
@@ -165,6 +156,23 @@ async function openFile(path: string, slice: Slice = {}): Promise<OpenBody> {
   } catch (error) {
     await handle.close().catch(() => undefined)
     throw error
+  }
+}
+
+/** One byte more is asked for, so that a longer file is told from one of that size without another question. */
+async function takeFile(path: string, size: number): Promise<Uint8Array> {
+  const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  try {
+    const buffer = Buffer.allocUnsafe(size + 1)
+    let filled = 0
+    while (filled <= size) {
+      const { bytesRead } = await handle.read(buffer, filled, size + 1 - filled, filled)
+      filled += bytesRead
+      if (bytesRead === 0 || filled === size) break
+    }
+    return buffer.subarray(0, filled)
+  } finally {
+    await handle.close()
   }
 }
 
