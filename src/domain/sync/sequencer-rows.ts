@@ -83,7 +83,8 @@ const numberText = `
     INSERT INTO changes (type, id, shard, pos, epoch, kind, hash, account)
     SELECT type, id, $1, $2::bigint + nth, (SELECT epoch FROM site), kind, hash, account FROM changed
     ON CONFLICT (type, id) DO UPDATE SET shard = excluded.shard, pos = excluded.pos, epoch = excluded.epoch,
-      kind = excluded.kind, hash = excluded.hash, account = excluded.account, at = now()
+      kind = excluded.kind, hash = excluded.hash, at = now(),
+      account = CASE WHEN excluded.kind = 'upsert' THEN excluded.account ELSE changes.account END
     RETURNING pos
   )
   UPDATE change_heads SET pos = $2::bigint + (SELECT count(*) FROM written), at = now() WHERE shard = $1
