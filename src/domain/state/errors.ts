@@ -86,7 +86,7 @@ export const STATE_PART_DAMAGED = defineError(
 
 export const STATE_PARTS_TOO_LARGE = defineError(
   'STATE_PARTS_TOO_LARGE',
-  'The other site lacks {bytes} bytes of the states of the device {device}, and {maxBytes} can be copied at once. Move them with a migration of states.',
+  'The states of the device {device} that would have to be read have {bytes} bytes together, more than {maxBytes}. They are not copied; remove states that it does not need.',
   { status: 413, retry: 'backoff', report: true },
 )
 

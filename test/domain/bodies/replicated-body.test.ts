@@ -13,7 +13,13 @@ import { createReplicatedBody } from '../../../src/domain/bodies/replicated-body
 import { createDirectoryStore } from '../../../src/domain/bodies/stores/directory.ts'
 import type { Postgres } from '../../../src/platform/postgres/postgres.ts'
 import { createApplyingPostgres } from '../../../src/platform/replication/applying.ts'
-import { applying, exerciseReplicatedType, type TypeUnderTest, twoSites } from '../../contracts/replicated.ts'
+import {
+  applying,
+  exerciseReplicatedType,
+  rowsWithout,
+  type TypeUnderTest,
+  twoSites,
+} from '../../contracts/replicated.ts'
 
 interface Shape {
   bytes: Uint8Array
@@ -91,6 +97,13 @@ async function create(): Promise<Made> {
     destroy: async (id) => {
       await source.query('UPDATE bodies SET condemned_at = now() WHERE id = $1', [id])
     },
+    rows: (id, postgres) =>
+      rowsWithout(
+        ['stores', 'created_at', 'touched_at', 'checked_at'],
+        postgres,
+        'SELECT * FROM bodies WHERE id = $1',
+        [id],
+      ),
     strangers: [sha256('nobody'), 'no id', ''],
     release: async () => {
       for (const bodies of opened) await bodies.close()

@@ -11,6 +11,7 @@ import {
   oddInstant,
   oddJson,
   oddText,
+  rowsWithout,
   type TypeUnderTest,
   twoSites,
 } from '../../contracts/replicated.ts'
@@ -82,6 +83,30 @@ async function create(): Promise<TypeUnderTest<DeviceShape>> {
     },
     destroy: async (id: string) => {
       await source.query('DELETE FROM devices WHERE id = $1', [id])
+    },
+    rows: async (id: string, postgres) => {
+      const local = [
+        'shard',
+        'delivery_seq',
+        'answered_seq',
+        'reconnect_ms',
+        'flood_at',
+        'listen_id',
+        'listen_node',
+        'seen_at',
+      ]
+      return [
+        ...(await rowsWithout(local, postgres, 'SELECT * FROM devices WHERE id = $1', [id])),
+        ...(await rowsWithout([], postgres, 'SELECT * FROM transports WHERE device = $1 ORDER BY position', [
+          id,
+        ])),
+        ...(await rowsWithout(
+          [],
+          postgres,
+          'SELECT * FROM device_groups WHERE device = $1 ORDER BY group_id',
+          [id],
+        )),
+      ]
     },
     strangers: [randomUUID(), ''],
     release: drop,

@@ -11,6 +11,7 @@ import {
   oddInstant,
   oddJson,
   oddText,
+  rowsWithout,
   type TypeUnderTest,
   twoSites,
 } from '../../contracts/replicated.ts'
@@ -79,6 +80,24 @@ async function create(): Promise<TypeUnderTest<Shape>> {
     },
     destroy: async (key) => {
       await source.query('DELETE FROM pushes WHERE id = $1 AND device = $2', split(key))
+    },
+    rows: async (key, postgres) => {
+      const local = ['shard', 'delivered_seq', 'attempts', 'lease']
+      const sql = 'SELECT * FROM pushes WHERE id = $1 AND device = $2'
+      const [row = {}] = await rowsWithout(local, postgres, sql, split(key))
+      const { state, closed_at: closedAt } = row
+      if (closedAt !== null) return [{ ...row, due_at: null, payload: null }]
+      if (state === 'sent') return [{ ...row, delivered_at: null }]
+      const isDue = state !== 'pending' && state !== 'delivered'
+      return [
+        {
+          ...row,
+          delivered_at: null,
+          log: null,
+          state: isDue ? 'due' : 'pending',
+          ...(isDue && { due_at: null }),
+        },
+      ]
     },
     strangers: [`${randomUUID()}/phone`, randomUUID(), 'no uuid/phone', '/', ''],
     release: drop,

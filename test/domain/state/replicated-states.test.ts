@@ -13,6 +13,7 @@ import {
   exerciseReplicatedType,
   oddInstant,
   oddText,
+  rowsWithout,
   type TypeUnderTest,
   twoSites,
 } from '../../contracts/replicated.ts'
@@ -86,6 +87,17 @@ async function create(): Promise<TypeUnderTest<Shape>> {
         await client.query('DELETE FROM state_links WHERE device = $1', [device])
       })
     },
+    rows: async (device, postgres) => [
+      ...(await rowsWithout(
+        ['version'],
+        postgres,
+        'SELECT * FROM states WHERE device = $1 ORDER BY uuid, type, counter',
+        [device],
+      )),
+      ...(await rowsWithout(['id'], postgres, 'SELECT * FROM state_links WHERE device = $1 ORDER BY id', [
+        device,
+      ])),
+    ],
     strangers: [randomUUID(), ''],
     release: drop,
   }

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import type { Postgres } from '../../../src/platform/postgres/postgres.ts'
 import { createReplicatedJob } from '../../../src/platform/queues/replicated-job.ts'
 import {
   applying,
@@ -8,6 +9,7 @@ import {
   oddInstant,
   oddJson,
   oddText,
+  rowsWithout,
   twoSites,
 } from '../../contracts/replicated.ts'
 
@@ -62,6 +64,11 @@ async function create() {
     },
     destroy: async (id: string) => {
       await source.query('DELETE FROM jobs WHERE id = $1', [id])
+    },
+    rows: async (id: string, postgres: Postgres) => {
+      const local = ['run_token', 'runner', 'progress', 'checkpoint', 'queued']
+      const [row] = await rowsWithout(local, postgres, 'SELECT * FROM jobs WHERE id = $1', [id])
+      return [{ ...row, started_at: row?.['outcome'] === null ? null : row?.['started_at'] }]
     },
     strangers: [randomUUID(), 'not a uuid', ''],
     release: drop,
