@@ -85,12 +85,12 @@ test('a job that ends before the interruption is waited for', async () => {
 })
 
 test('a job without end is handed back when its phase comes, and that is clean', async () => {
-  const { end } = await setUp({ behaviour: 'busy:600000' })
+  const { end } = await setUp({ behaviour: 'busy:600000', shutdownMs: 5_000 })
   const { code, tookMs } = await end()
   expect(code).toBe(0)
-  // 3 s less 9/25 of it.
-  expect(tookMs).toBeGreaterThan(1_900)
-  expect(tookMs).toBeLessThan(2_900)
+  // 5 s less 9/25 of it.
+  expect(tookMs).toBeGreaterThan(3_100)
+  expect(tookMs).toBeLessThan(4_900)
 })
 
 test('a child that cannot hand back makes the stop a forced one', async () => {
