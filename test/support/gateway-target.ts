@@ -58,6 +58,8 @@ const routes: Record<
   },
   '/refuse-upload': async (_request, response) => response.writeHead(413).end('too large'),
   '/drop': async (request) => request.socket.destroy(),
+  '/drop-twice': async (request, response) =>
+    (begun.get('/drop-twice') ?? 0) <= 2 ? request.socket.destroy() : response.end('third'),
   '/die': async () => process.kill(process.pid, 'SIGKILL'),
   '/log-out': async (_request, response) => response.setHeader('x-session-ended', '1').end('bye'),
   '/hop': async (_request, response) =>

@@ -35,6 +35,7 @@ const askEveryMs = 100
 const answerLimitMs = 5_000
 const shownLines = 15
 const smokeId = 'gateway-smoke'
+const stopReason = 'the gateway is being stopped'
 
 export function createLauncher(options: LauncherOptions): Launcher {
   const { clock } = options
@@ -72,10 +73,11 @@ export function createLauncher(options: LauncherOptions): Launcher {
     onProcess()
     const over = new AbortController()
     const ended = process.exited.then((exit: ProcessExit) => `it ended by itself (${exit.how})`)
-    const stopped = aborted(AbortSignal.any([signal, over.signal])).then(() => 'the gateway is being stopped')
+    const stopped = aborted(AbortSignal.any([signal, over.signal])).then(() => stopReason)
     const proven = prove(target, port, AbortSignal.any([signal, over.signal]))
     const failure = await Promise.race([ended, stopped, proven])
     over.abort()
+    if (signal.aborted) return stopReason
     return failure ?? (process.running ? undefined : 'it ended when it was ready')
   }
 

@@ -51,7 +51,9 @@ export function createRetirement({ roster, ending, clock, log, limits }: Retirem
     log.info({ revision: target.revision, why, sessions: target.lease.sessions }, 'a target drains')
     target.state = 'draining'
     roster.save()
-    leave(target).catch((error: unknown) => log.error({ err: error }, 'a target could not be drained'))
+    leave(target)
+      .catch((error: unknown) => log.error({ err: error }, 'a target could not be drained'))
+      .finally(() => draining.delete(target))
   }
 
   return {

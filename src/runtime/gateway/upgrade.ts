@@ -89,6 +89,9 @@ async function replaceDead(
 ): Promise<void> {
   old.state = 'draining'
   await keeper.abandon(old)
+  // The attempt may have succeeded just then.
+  old.process?.signal('SIGKILL')
+  await old.process?.exited
   roster.remove(old, 'stopped')
   log.warn({ revision: old.revision }, 'the old revision was down and is given up')
 }

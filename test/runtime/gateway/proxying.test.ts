@@ -102,6 +102,22 @@ describe('headers', () => {
   })
 })
 
+describe('a request that gets no answer', () => {
+  it('is sent again when it changes nothing: at once when the connection was old, once more when it was new', async () => {
+    // One that is kept.
+    await ask()
+    const answer = await fetch(`${site.url}/drop-twice`)
+    expect(await answer.text()).toBe('third')
+    expect((await counts()).begun['/drop-twice']).toBe(3)
+  })
+
+  it('is not sent again for ever', async () => {
+    const before = (await counts()).begun['/drop'] ?? 0
+    expect((await fetch(`${site.url}/drop`)).status).toBe(502)
+    expect((await counts()).begun['/drop']).toBe(before + 3)
+  })
+})
+
 describe('bodies', () => {
   it('go through as they are, in both directions', async () => {
     const body = randomBytes(3_000_000)
