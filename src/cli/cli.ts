@@ -28,6 +28,7 @@ const verbs: Record<string, () => Promise<RegisterVerb>> = {
   keys: async () => (await import('./commands/keys.ts')).registerKeys,
   jobs: async () => (await import('./commands/jobs.ts')).registerJobs,
   push: async () => (await import('./commands/push.ts')).registerPush,
+  sync: async () => (await import('./commands/sync.ts')).registerSync,
   bodies: async () => (await import('./commands/bodies.ts')).registerBodies,
   state: async () => (await import('./commands/state.ts')).registerState,
 }

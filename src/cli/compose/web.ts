@@ -17,9 +17,11 @@ import { loadJobs } from '../load-jobs.ts'
 import { createDashboardPlugin } from './dashboard.ts'
 import { assertDatabaseReady, type Database, openDatabase, waitForPostgres } from './database.ts'
 import { createPushWeb } from './push.ts'
+import { createReplicatedTypes } from './replicated.ts'
 import { createGroundSiteWatch } from './site.ts'
 import { createSiteBodies } from './site-bodies.ts'
 import { createStateWeb } from './state.ts'
+import { createSyncWeb } from './sync.ts'
 import { openTracing } from './tracing.ts'
 
 export interface ComposedWeb {
@@ -98,7 +100,12 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     site,
     dismiss: () => push.dismiss(),
     tracing: await openTracing(ground, 'web'),
-    plugins: [push.plugin, createStateWeb(ground, { acceptance, registry, audit }), dashboard],
+    plugins: [
+      push.plugin,
+      createStateWeb(ground, { acceptance, registry, audit }),
+      createSyncWeb(ground, { types: createReplicatedTypes(ground, bodies), audit }),
+      dashboard,
+    ],
     limits: { connections: maxListens + 5_000 },
   })
   // What was committed is handed to the queue before the connections close; the reconciler would need a second.

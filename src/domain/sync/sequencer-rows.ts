@@ -26,7 +26,7 @@ export async function takePending(
   const { rows } = await client.query<ObjectName & { times: number }>({
     name: 'sync-take-pending',
     text: `WITH taken AS (
-        DELETE FROM change_pending WHERE n = ANY (ARRAY(
+        DELETE FROM change_pending WHERE shard = $1 AND n = ANY (ARRAY(
           SELECT n FROM change_pending WHERE shard = $1 AND (SELECT role FROM site) = 'leader' ORDER BY n LIMIT $2))
         RETURNING type, id, n)
       SELECT type, id, count(*)::int AS times FROM taken GROUP BY type, id ORDER BY min(n)`,

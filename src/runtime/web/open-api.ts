@@ -24,6 +24,7 @@ export const openApi = {
     { name: 'push', description: 'Devices, pushes to them, and listening for them' },
     { name: 'bodies', description: 'Large data, stored under its sha256' },
     { name: 'state', description: 'Sync states of phones, and moving them between stores' },
+    { name: 'sync', description: 'Replicas of this site, and what sites ask of each other' },
     { name: 'process', description: 'What platforms and monitors ask' },
   ],
 }

@@ -1,5 +1,6 @@
 import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
+import { readSyncFigures, type SyncFigures } from '../../domain/sync/sync-view.ts'
 import type { Log } from '../../platform/log.ts'
 import { createMetricLines, type MetricLines } from '../../platform/metric-lines.ts'
 import type { Queryable } from '../../platform/postgres/postgres.ts'
@@ -47,12 +48,18 @@ export function createSiteMetrics(options: SiteMetricsOptions): SiteMetrics {
     clock,
     tolerant('The queues', () => readQueueFigures(postgres, queues)),
   )
+  const readSync = atMostEvery(
+    queuesMs,
+    clock,
+    tolerant('The replicas', () => readSyncFigures(postgres)),
+  )
   return {
     read: async () => {
-      const [nodes, figures] = await Promise.all([readNodes(), readQueues()])
+      const [nodes, figures, sync] = await Promise.all([readNodes(), readQueues(), readSync()])
       const lines = createMetricLines()
       if (nodes) addNodes(lines, nodes)
       if (figures) addQueues(lines, figures)
+      if (sync?.leads) addSync(lines, sync)
       return lines
     },
   }
@@ -75,6 +82,21 @@ function addQueues(lines: MetricLines, { queues }: QueuesReading): void {
       lines.gauge('baton_queue_jobs', { queue, state }, figures[state])
     }
     lines.gauge('baton_queue_oldest_waiting_seconds', { queue }, oldestWaitingMs / 1_000)
+  }
+}
+
+function addSync(lines: MetricLines, { pending, replicas }: SyncFigures): void {
+  lines.gauge('baton_sync_pending_changes', {}, pending)
+  for (const { name: replica, lag, quarantine, fuses, verifyAgeSeconds, differing } of replicas) {
+    lines.gauge('baton_sync_lag_changes', { replica }, lag.changes)
+    lines.gauge('baton_sync_lag_seconds', { replica }, lag.seconds)
+    for (const kind of ['failed', 'mismatch', 'held'] as const) {
+      lines.gauge('baton_sync_quarantine', { replica, kind }, quarantine[kind])
+    }
+    lines.gauge('baton_sync_fuses_open', { replica }, fuses)
+    if (verifyAgeSeconds !== undefined)
+      lines.gauge('baton_sync_verify_age_seconds', { replica }, verifyAgeSeconds)
+    if (differing !== undefined) lines.gauge('baton_sync_verify_differing', { replica }, differing)
   }
 }
 
