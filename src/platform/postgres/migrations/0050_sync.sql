@@ -16,16 +16,16 @@ CREATE TABLE site (
 );
 INSERT INTO site DEFAULT VALUES;
 
--- What has changed and has no position yet.
+-- What has changed and has no position yet. One index alone, since every write of what is replicated pays for it.
 CREATE TABLE change_pending (
-  n     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  n     bigint GENERATED ALWAYS AS IDENTITY,
   shard smallint NOT NULL,
   type  text NOT NULL,
   id    text NOT NULL,
-  at    timestamptz NOT NULL DEFAULT now()
+  at    timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (shard, n)
 -- A row lives for a moment, and who looks for the next one goes by all the dead ones.
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1);
-CREATE INDEX change_pending_shard ON change_pending (shard, n);
 
 CREATE TABLE change_heads (
   shard smallint PRIMARY KEY,
