@@ -19,6 +19,8 @@ import type { BodyUpkeep } from './upkeep.ts'
 
 /** What the rest of Baton sees of bodies. Whatever it hands out has been verified, byte for byte, before. */
 export interface Bodies {
+  /** Longest body that is taken, bytes. */
+  readonly maxBytes: number
   /**
    * Reads the source once and writes it to two stores at the pace of the slower one, with constant memory.
    * When it resolves the copies are durable; when it throws nobody can see the body (unless it was there before).
@@ -170,6 +172,7 @@ export function createBodies(options: BodiesOptions): Bodies {
   const put: Bodies['put'] = (source, wish = {}) => meter.put(receive(intake, source, wish))
 
   return {
+    maxBytes: intake.maxBytes,
     put,
     get,
     read: (id, wish) => readAll(get, id, wish),

@@ -1,9 +1,11 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { pino } from 'pino'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { createSystemClock } from '../../../src/core/clock.ts'
 import { createBodies } from '../../../src/domain/bodies/bodies.ts'
 import { createBodyStores } from '../../../src/domain/bodies/create-body-store.ts'
@@ -115,6 +117,15 @@ describe('bodies', () => {
     })
     expect(await problem(await get({}, 'not-an-id'))).toMatchObject({ status: 400, code: 'BODY_ID_INVALID' })
     await expect.poll(() => filesIn(folder)).toEqual(before)
+  })
+
+  it('are refused before their bytes have come when they say that they are too large', async () => {
+    const socket = connect(Number(new URL(api.url).port), '127.0.0.1')
+    onTestFinished(() => void socket.destroy())
+    const head = `PUT /v1/bodies HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${producer}\r\n`
+    socket.write(`${head}Content-Type: image/png\r\nContent-Length: 3000001\r\n\r\n`)
+    const [answer] = (await once(socket, 'data')) as [Buffer]
+    expect(answer.toString()).toMatch(/^HTTP\/1\.1 413 [\s\S]*"code":"BODY_TOO_LARGE"/)
   })
 
   it.each(['copies=9', 'copies=', 'copy=1'])('are not taken for a question of ?%s', async (query) => {

@@ -2,7 +2,7 @@ import { PassThrough, type Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Bodies, ByteRange, Content, GetOptions } from '../../../domain/bodies/bodies.ts'
-import { BODY_RANGE_INVALID } from '../../../domain/bodies/errors.ts'
+import { BODY_RANGE_INVALID, BODY_TOO_LARGE } from '../../../domain/bodies/errors.ts'
 import { createCheck } from '../../../platform/queues/faults.ts'
 import { assertFits } from '../../../platform/queues/registry.ts'
 import { problems } from '../open-api.ts'
@@ -56,6 +56,9 @@ function addUpload(scope: FastifyInstance, bodies: Bodies): void {
     },
     async (request, reply) => {
       assertFits(check(request.query))
+      const { maxBytes } = bodies
+      // To stop in the middle would cut the connection under a client that has not read the answer.
+      if (Number(request.headers['content-length']) > maxBytes) throw BODY_TOO_LARGE({ maxBytes })
       const source = (request.body as Readable | undefined) ?? new PassThrough().end()
       const put = await bodies.put(source, {
         signal: goneSignal(reply),
