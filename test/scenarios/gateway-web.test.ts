@@ -41,7 +41,7 @@ it('keeps the listens of devices over an upgrade of baton web: none is cut, and 
     DATABASE_URL: databaseUrl,
     BATON_API_KEYS: `producer:${key}`,
     GATEWAY_STREAM_CLOSE_MS: '400',
-    SHUTDOWN_MS: '10000',
+    SHUTDOWN_MS: '6000',
   })
   await site.start(['--revision', 'one'])
 
@@ -96,7 +96,13 @@ it('keeps the listens of devices over an upgrade of baton web: none is cut, and 
 
   await site.run('end', 'one')
   await eventually(async () => expect(await isRunning(old)).toBe(false), { timeoutMs: 15_000 })
+  // A listen that nobody has anything for is answered all the same.
+  const waiting = fetch(`${site.url}/v1/listen?device=poll&waitMs=25000`, {
+    headers: { authorization: `Bearer ${key}` },
+  })
+  await eventually(async () => expect(await site.target('two')).toMatchObject({ inFlight: 1 }))
   site.process.signal('SIGTERM')
+  expect((await waiting).status).toBe(204)
   await Promise.all([again.over, socketAgain.closed])
   expect(await site.process.exit).toEqual({ code: 0, signal: null })
   expect(site.targetPids()).toEqual([])

@@ -26,36 +26,37 @@ const spareMs = 250
 
 /** The phases of docs/protocols/gateway.md, "Stop". @returns false when something was cut or killed */
 export async function stopGateway(parts: StopParts): Promise<boolean> {
-  const { clock, shutdownMs, server, roster } = parts
+  const { clock, shutdownMs, server, roster, log } = parts
   const began = clock.monotonicMs()
   const leftMs = (until: number): number => Math.max(0, until - (clock.monotonicMs() - began))
   await server.closeDoor(shutdownMs / 6)
-  const finished = await finishRequests(parts, () => leftMs(shutdownMs / 2))
-  server.cut()
+  endStreams(parts)
+  await untilFree(parts, leftMs(shutdownMs / 3))
   // What was just being started ends by the signal that has been given.
   await withLimit(settleStarts(parts), leftMs(shutdownMs)).catch(() => undefined)
   const ended = await endTargets(parts, leftMs(shutdownMs - shutdownMs / 8 - spareMs))
+  // The last answers are on their way.
+  const finished = await untilFree(parts, Math.min(spareMs, leftMs(shutdownMs)))
+  if (!finished) log.warn('requests were still under way when their time was up, and are cut')
+  server.cut()
   for (const target of roster.targets) roster.remove(target, 'stopped')
   roster.save()
   return finished && ended
 }
 
-async function finishRequests(
-  { roster, clock, log, shutdownMs }: StopParts,
-  leftMs: () => number,
-): Promise<boolean> {
+function endStreams({ roster, shutdownMs }: StopParts): void {
   const overMs = Math.min(streamsMs, shutdownMs / 10)
   for (const { lease } of roster.targets) {
     for (const stream of lease.streams) setTimeout(() => stream.close(), Math.random() * overMs)
   }
-  while (roster.targets.some(({ lease }) => isHeld(lease))) {
-    if (leftMs() <= 0) {
-      log.warn('requests were still under way when their time was up, and are cut')
-      return false
-    }
-    await clock.sleep(stepMs)
-  }
-  return true
+}
+
+/** @returns whether nothing is under way any more */
+async function untilFree({ roster, clock }: StopParts, limitMs: number): Promise<boolean> {
+  const until = clock.monotonicMs() + limitMs
+  const isFree = (): boolean => !roster.targets.some(({ lease }) => isHeld(lease))
+  while (!isFree() && clock.monotonicMs() < until) await clock.sleep(stepMs)
+  return isFree()
 }
 
 async function settleStarts({ roster, keeper, upgrades }: StopParts): Promise<void> {
