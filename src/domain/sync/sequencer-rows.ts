@@ -1,5 +1,7 @@
 import type { Client } from '../../platform/postgres/postgres.ts'
 
+// These statements are planned anew each time: a plan of when the tables were nearly empty would read all of them.
+
 export interface ObjectName {
   type: string
   id: string
@@ -14,9 +16,9 @@ export interface Numbered extends ObjectName {
 }
 
 /**
- * The oldest pending rows of a shard are taken out, each object once; by an array, since a join would be planned by what
- * the table was when it was nearly empty, and read all of it. Of a site that does not lead nothing is: read in
- * the statement that takes, after the lock of the head, which whoever changes the role holds as well.
+ * The oldest pending rows of a shard are taken out, each object once; by an array, since a join might read all of the
+ * table. Of a site that does not lead nothing is taken: its role is read in this statement, after the lock of the head,
+ * which whoever changes the role holds as well.
  */
 export async function takePending(
   client: Client,
@@ -24,7 +26,6 @@ export async function takePending(
   limit: number,
 ): Promise<{ rows: number; objects: ObjectName[] }> {
   const { rows } = await client.query<ObjectName & { times: number }>({
-    name: 'sync-take-pending',
     text: `WITH taken AS (
         DELETE FROM change_pending WHERE shard = $1 AND n = ANY (ARRAY(
           SELECT n FROM change_pending WHERE shard = $1 AND (SELECT role FROM site) = 'leader' ORDER BY n LIMIT $2))
@@ -55,7 +56,6 @@ export async function number(
   objects: Numbered[],
 ): Promise<number> {
   const { rows } = await client.query<{ head: string }>({
-    name: 'sync-number',
     text: numberText,
     values: [
       shard,

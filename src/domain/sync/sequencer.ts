@@ -88,23 +88,21 @@ async function lockHead(client: Client, shard: number): Promise<number> {
 }
 
 async function pendingShards(postgres: Postgres): Promise<number[]> {
-  const { rows } = await postgres.query<{ shard: number }>({
-    name: 'sync-pending-shards',
-    text: `SELECT shard FROM change_heads h WHERE EXISTS (SELECT FROM change_pending p WHERE p.shard = h.shard) ORDER BY shard`,
-  })
+  const { rows } = await postgres.query<{ shard: number }>(
+    'SELECT shard FROM change_heads h WHERE EXISTS (SELECT FROM change_pending p WHERE p.shard = h.shard) ORDER BY shard',
+  )
   return rows.map(({ shard }) => shard)
 }
 
 /** An idle shard shows that it is looked after. What somebody numbers just now is left to him. */
 async function refreshIdle(postgres: Postgres): Promise<void> {
-  await postgres.query({
-    name: 'sync-refresh-idle',
-    text: `UPDATE change_heads SET at = now() WHERE shard IN (
+  await postgres.query(
+    `UPDATE change_heads SET at = now() WHERE shard IN (
         SELECT shard FROM change_heads h WHERE at < now() - interval '5 seconds'
           AND NOT EXISTS (SELECT FROM change_pending p WHERE p.shard = h.shard)
           AND (SELECT role FROM site) = 'leader'
         ORDER BY shard FOR UPDATE SKIP LOCKED)`,
-  })
+  )
 }
 
 async function readHeads(database: Queryable): Promise<number[]> {
