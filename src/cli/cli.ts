@@ -29,6 +29,7 @@ const verbs: Record<string, () => Promise<RegisterVerb>> = {
   jobs: async () => (await import('./commands/jobs.ts')).registerJobs,
   push: async () => (await import('./commands/push.ts')).registerPush,
   sync: async () => (await import('./commands/sync.ts')).registerSync,
+  'fail-over': async () => (await import('./commands/fail-over.ts')).registerFailOver,
   bodies: async () => (await import('./commands/bodies.ts')).registerBodies,
   state: async () => (await import('./commands/state.ts')).registerState,
 }

@@ -3,17 +3,21 @@ import type { Bodies } from '../../domain/bodies/bodies.ts'
 import { createPushes } from '../../domain/push/delivery-log.ts'
 import { createPushInspection } from '../../domain/push/inspection.ts'
 import { createStateAdministration } from '../../domain/state/administration.ts'
+import type { FailOvers } from '../../domain/sync/fail-over/fail-overs.ts'
+import type { Replicas } from '../../domain/sync/replicas.ts'
 import type { AuditLog, Authenticator, KeyStore } from '../../platform/access.ts'
 import type { Postgres } from '../../platform/postgres/postgres.ts'
 import type { Acceptance } from '../../platform/queues/accept.ts'
 import { readLatestRuns } from '../../platform/queues/latest-runs.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
+import type { SiteWatch } from '../../platform/replication/site-watch.ts'
 import { createDashboard } from '../../runtime/dashboard/dashboard.ts'
 import type { DashboardPage } from '../../runtime/dashboard/page.ts'
 import { createBodiesPage, upkeepJobs } from '../../runtime/dashboard/pages/bodies.ts'
 import { createDevicesPage } from '../../runtime/dashboard/pages/devices.ts'
 import { createPushPage } from '../../runtime/dashboard/pages/push.ts'
 import { createPushesPage } from '../../runtime/dashboard/pages/pushes.ts'
+import { createReplicasPage } from '../../runtime/dashboard/pages/replicas.ts'
 import { createStatesPage } from '../../runtime/dashboard/pages/states.ts'
 import type { Ground } from '../compose.ts'
 import { connectState, createEnqueueMigration } from './state.ts'
@@ -27,6 +31,9 @@ export interface DashboardParts {
   listens(): number
   bodies: Pick<Bodies, 'upkeep'>
   acceptance: Pick<Acceptance, 'accept'>
+  site: Pick<SiteWatch, 'state'>
+  replicas: Replicas
+  failOvers: FailOvers
 }
 
 /** `/dashboard`, for the web tier's server. */
@@ -41,10 +48,16 @@ export function createDashboardPlugin(
     // Without a secret a log-in ends with this process; production demands one.
     secret: config.secret ?? randomBytes(32).toString('hex'),
     site: config.site ?? 'main',
+    siteWatch: parts.site,
     environmentKeys: config.apiKeys.length > 0,
     jobNames: parts.registry.jobs.map((job) => job.name),
     queues: parts.registry.queues,
-    pages: [...pushPages(ground, parts), statesPage(ground, parts), bodiesPage(ground, parts)],
+    pages: [
+      ...pushPages(ground, parts),
+      statesPage(ground, parts),
+      bodiesPage(ground, parts),
+      createReplicasPage(parts),
+    ],
   })
 }
 

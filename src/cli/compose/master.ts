@@ -21,8 +21,12 @@ import { readVersion } from '../cli.ts'
 import { createGround, type Ground } from '../compose.ts'
 import { chooseQueues, loadJobs } from '../load-jobs.ts'
 import { assertDatabaseReady, openDatabase, stateFolder, waitForPostgres } from './database.ts'
+import { createFailOverParts } from './fail-over.ts'
 import { createIntake } from './intake.ts'
+import { createReplicatedTypes } from './replicated.ts'
 import { createGroundSiteWatch } from './site.ts'
+import { createSiteBodies } from './site-bodies.ts'
+import { createSyncService } from './sync.ts'
 
 export interface ComposedMaster {
   master: WorkerMaster
@@ -32,6 +36,8 @@ export interface ComposedMaster {
 /** For reconciler and schedules. */
 const connections = 4
 const queryTimeoutMs = 30_000
+/** Between two steps of a fail-over. */
+const failOverStepMs = 100
 /** For heartbeats, debts and hand-backs: few short statements that must not wait behind others. */
 const pulse = { max: 3, maxWaitMs: 3_000, queryTimeoutMs: 3_000 }
 
@@ -65,21 +71,49 @@ export async function composeMaster(config: Config, print: (line: string) => voi
   }
   if (config.redisUrl) void warnOfEviction(config.redisUrl, log)
   const makeIntake = (): Service[] => createIntake(ground, registry)
+  const services = [createSync(ground)]
   return {
-    master: createMaster({ ground, createIntake: makeIntake, close, print, databaseUrl: database.url }),
+    master: createMaster({
+      ground,
+      createIntake: makeIntake,
+      services,
+      close,
+      print,
+      databaseUrl: database.url,
+    }),
     log,
   }
+}
+
+/** What replicates, and what brings fail-overs on, in whichever process holds the lease. */
+function createSync(ground: Ground): Service {
+  const bodies = createSiteBodies(ground)
+  ground.releasers.add('bodies', () => bodies.close())
+  const types = createReplicatedTypes(ground, bodies)
+  const { lookOut } = createFailOverParts(ground, types)
+  return createSyncService(ground, types, {
+    onSuperseded: () => lookOut.ask(),
+    alongside: [{ everyMs: failOverStepMs, step: () => lookOut.step() }],
+  })
 }
 
 interface Parts {
   ground: Ground
   createIntake(): Service[]
+  services: Service[]
   close(): Promise<void>
   print(line: string): void
   databaseUrl: string
 }
 
-function createMaster({ ground, createIntake: makeIntake, close, print, databaseUrl }: Parts): WorkerMaster {
+function createMaster({
+  ground,
+  createIntake: makeIntake,
+  services,
+  close,
+  print,
+  databaseUrl,
+}: Parts): WorkerMaster {
   const { config, clock, log, backend } = ground
   const id = randomUUID()
   const troubles = createTroubleLog(log, clock)
@@ -120,7 +154,7 @@ function createMaster({ ground, createIntake: makeIntake, close, print, database
     createIntake: makeIntake,
     // On the connections of the heartbeat: neither may wait behind work.
     site: createGroundSiteWatch({ postgres, clock, log }),
-    services: [],
+    services,
     hooks: createShutdownHooks({ hooks: shutdownHooks(), debts, clock, log }),
     shutdownMs: config.shutdownMs,
     close,

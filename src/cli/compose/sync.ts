@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import type { FastifyPluginAsync } from 'fastify'
 import { messageOf } from '../../core/errors.ts'
 import type { Service } from '../../core/lifecycle.ts'
 import { createDigests } from '../../domain/sync/digests.ts'
@@ -137,15 +136,16 @@ export function createSyncService(
   })
 }
 
-/** The routes of replicas, and those that a leader speaks to. */
+/** What operators ask of replicas; its routes, and those that a leader speaks to. */
 export function createSyncWeb(
   ground: Parts,
   { types, audit }: { types: readonly ReplicatedType[]; audit: AuditLog },
-): FastifyPluginAsync {
+): { plugin: ReturnType<typeof createSyncRoutes>; replicas: Replicas } {
   const postgres = openSyncPostgres(ground)
   const sending = createSending(ground, postgres, types)
-  return createSyncRoutes({
-    replicas: createReplicas({ ...sending, ...createConnect(ground) }),
+  const replicas = createReplicas({ ...sending, ...createConnect(ground) })
+  const plugin = createSyncRoutes({
+    replicas,
     receiver: createReceiver({
       postgres,
       site: sending.site,
@@ -157,6 +157,7 @@ export function createSyncWeb(
     }),
     audit,
   })
+  return { plugin, replicas }
 }
 
 /** Opens the stores for one command, and closes them when it is done. */

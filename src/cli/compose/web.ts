@@ -2,20 +2,25 @@ import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
 import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
+import type { Bodies } from '../../domain/bodies/bodies.ts'
 import { createAuditLog } from '../../platform/access/audit-log.ts'
 import { createAuthenticator } from '../../platform/access/authenticator.ts'
 import { createKeyStore } from '../../platform/access/key-store.ts'
+import type { AuditLog } from '../../platform/access.ts'
 import type { Config } from '../../platform/config/config.ts'
 import { createLog, type Log } from '../../platform/log.ts'
 import { createNodeHeartbeat, type NodeHeartbeat } from '../../platform/processes/node-heartbeat.ts'
 import { createAcceptance } from '../../platform/queues/accept.ts'
 import type { Registry } from '../../platform/queues/registry.ts'
+import type { SiteWatch } from '../../platform/replication/site-watch.ts'
+import { createFailOverRoutes } from '../../runtime/web/routes/fail-over.ts'
 import { createWeb, type Web } from '../../runtime/web/web.ts'
 import { readVersion } from '../cli.ts'
 import { createGround, type Ground } from '../compose.ts'
 import { loadJobs } from '../load-jobs.ts'
 import { createDashboardPlugin } from './dashboard.ts'
 import { assertDatabaseReady, type Database, openDatabase, waitForPostgres } from './database.ts'
+import { createFailOverParts } from './fail-over.ts'
 import { createPushWeb } from './push.ts'
 import { createReplicatedTypes } from './replicated.ts'
 import { createGroundSiteWatch } from './site.ts'
@@ -69,23 +74,15 @@ export async function composeWeb(config: Config): Promise<ComposedWeb> {
 }
 
 async function assemble(ground: Ground, registry: Registry, database: Database): Promise<ComposedWeb> {
-  const { config, clock, log, postgres, releasers } = ground
-  const keys = createKeyStore({ postgres, clock })
-  const acceptance = createAcceptance({
-    ...ground,
-    onError: (error) =>
-      log.warn({ reason: messageOf(error) }, 'the queue is away; the reconciler adds what waits'),
-  })
-  const bodies = createSiteBodies(ground)
-  releasers.add('bodies', () => bodies.close())
-  const authenticator = createAuthenticator({ keys, clock, environmentKeys: config.apiKeys })
-  const audit = createAuditLog({ postgres })
+  const { config, clock, log, releasers } = ground
+  const { keys, acceptance, bodies, authenticator, audit } = createBasics(ground)
   const push = createPushWeb(ground, authenticator, maxListens)
-  const shown = { registry, authenticator, keys, audit, bodies, acceptance }
-  const dashboard = createDashboardPlugin(ground, { ...shown, listens: push.listens })
   let stopping = false
   const site = createGroundSiteWatch(ground)
   releasers.add('site', () => site.stop())
+  const sync = createSites(ground, { bodies, audit, site })
+  const shown = { registry, authenticator, keys, audit, bodies, acceptance, site, ...sync }
+  const dashboard = createDashboardPlugin(ground, { ...shown, listens: push.listens })
   const web = await createWeb({
     ...ground,
     host: config.host ?? '0.0.0.0',
@@ -103,7 +100,7 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
     plugins: [
       push.plugin,
       createStateWeb(ground, { acceptance, registry, audit }),
-      createSyncWeb(ground, { types: createReplicatedTypes(ground, bodies), audit }),
+      ...sync.plugins,
       dashboard,
     ],
     limits: { connections: maxListens + 5_000 },
@@ -133,6 +130,35 @@ async function assemble(ground: Ground, registry: Registry, database: Database):
   }
   const hasKeys = async (): Promise<boolean> => config.apiKeys.length > 0 || keys.any()
   return { start, stop, hasKeys, clock, log }
+}
+
+function createBasics(ground: Ground) {
+  const { config, clock, log, postgres, releasers } = ground
+  const keys = createKeyStore({ postgres, clock })
+  const acceptance = createAcceptance({
+    ...ground,
+    onError: (error) =>
+      log.warn({ reason: messageOf(error) }, 'the queue is away; the reconciler adds what waits'),
+  })
+  const bodies = createSiteBodies(ground)
+  releasers.add('bodies', () => bodies.close())
+  const authenticator = createAuthenticator({ keys, clock, environmentKeys: config.apiKeys })
+  return { keys, acceptance, bodies, authenticator, audit: createAuditLog({ postgres }) }
+}
+
+interface SitesParts {
+  bodies: Bodies
+  audit: AuditLog
+  site: SiteWatch
+}
+
+/** Replicas and fail-overs. */
+function createSites(ground: Ground, { bodies, audit, site }: SitesParts) {
+  const types = createReplicatedTypes(ground, bodies)
+  const { failOvers } = createFailOverParts(ground, types)
+  const { plugin, replicas } = createSyncWeb(ground, { types, audit })
+  const routes = createFailOverRoutes({ failOvers, refresh: () => site.refresh() })
+  return { failOvers, replicas, plugins: [plugin, routes] }
 }
 
 const createHeartbeat = ({ postgres, clock, log }: Ground, isStopping: () => boolean): NodeHeartbeat =>

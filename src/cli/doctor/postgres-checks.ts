@@ -5,6 +5,7 @@ import { pendingMigrations } from '../../platform/postgres/migrate.ts'
 import { createPostgres, type Postgres } from '../../platform/postgres/postgres.ts'
 import { assertQueuesMigrated } from '../../platform/queues/migrate.ts'
 import { clockSkew, type Finding, fault, ok, warning } from './check.ts'
+import { checkSite } from './site-checks.ts'
 
 const oldestMajor = 13
 
@@ -24,7 +25,9 @@ export async function checkPostgres(config: Config, url: string, clock: Clock): 
     const findings = [version, await checkClock(postgres, clock), await checkBudget(postgres, config)]
     const migrated = await checkMigrations(postgres, url)
     findings.push(migrated)
-    if (migrated.state === 'ok') findings.push(await checkKeys(postgres, config), await checkNodes(postgres))
+    if (migrated.state === 'ok') {
+      findings.push(await checkKeys(postgres, config), await checkNodes(postgres), await checkSite(postgres))
+    }
     return findings
   } finally {
     await postgres.close()

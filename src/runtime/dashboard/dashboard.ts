@@ -9,12 +9,14 @@ import type { QueueBackend } from '../../platform/queues/backend.ts'
 import { type BulkRetries, createBulkRetries } from '../../platform/queues/bulk-retry.ts'
 import type { Ledger } from '../../platform/queues/ledger.ts'
 import type { PayloadStore } from '../../platform/queues/payload-store.ts'
+import type { SiteState } from '../../platform/replication/site.ts'
+import type { SiteWatch } from '../../platform/replication/site-watch.ts'
 import type { WakeBus } from '../../platform/wake-bus.ts'
 import { addAssets, readAssets } from './assets.ts'
 import { addErrorPage, createAnswerError } from './error-page.ts'
 import { addFormParser } from './form.ts'
 import { addGate } from './gate.ts'
-import { html } from './html.ts'
+import { type Hole, html } from './html.ts'
 import { addLogIn } from './log-in.ts'
 import { type DashboardPage, home } from './page.ts'
 import { createAuditPage } from './pages/audit.ts'
@@ -48,6 +50,8 @@ export interface DashboardOptions {
   /** Of the registry: what filters offer. */
   jobNames: readonly string[]
   queues: readonly string[]
+  /** Whether the site takes writes; each page says when it does not. */
+  siteWatch?: Pick<SiteWatch, 'state'>
   /** Further pages, after those about jobs. */
   pages?: readonly DashboardPage[]
 }
@@ -72,6 +76,7 @@ async function build(server: FastifyInstance, options: DashboardOptions): Promis
     assets: await readAssets(),
     nav: pages.flatMap((page) => page.nav ?? []),
     site: options.site,
+    warning: () => warningOf(options.siteWatch?.state),
   }
   const sendBare = createSendBare(layout)
 
@@ -93,6 +98,15 @@ async function build(server: FastifyInstance, options: DashboardOptions): Promis
   const shell = createShell({ clock: options.clock, sessions, layout, fail })
   for (const page of pages) await page.register(server, shell)
   workWhileOpen(server, retries)
+}
+
+function warningOf(state: SiteState | undefined): Hole {
+  if (state === undefined || state.intake === 'open') return undefined
+  const why =
+    state.role === 'replica'
+      ? html`This site is a replica of ${state.leader}: it takes no writes, and jobs and pushes run there.`
+      : html`This site takes no writes now (${state.intake}): a fail-over is under way.`
+  return html`<p class="notice notice-bad" role="status">${why} <a href="${home}/replicas">Replicas</a></p>`
 }
 
 /** In the order of the navigation. */

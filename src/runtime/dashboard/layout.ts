@@ -7,6 +7,8 @@ export interface LayoutOptions {
   assets: Assets
   nav: readonly NavEntry[]
   site: string
+  /** Stands on every page: what whoever looks has to know first. */
+  warning?(): Hole
 }
 
 interface Frame {
@@ -32,6 +34,7 @@ export function renderPage(options: LayoutOptions, { view, visitor, token, now }
     <button class="quiet">Log out</button></form>
 </header>
 <main id="content" tabindex="-1">
+  ${options.warning?.()}
   <h1>${view.title}</h1>
   ${view.content}
 </main>

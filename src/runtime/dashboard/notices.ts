@@ -26,6 +26,19 @@ const texts = {
   'upkeep-waits': ['bad', 'One waits or runs already, and there is only one at a time.'],
   'unknown-device': ['bad', 'No device of that id is registered.'],
   'unknown-push': ['bad', 'That is not the id of a push.'],
+  'fail-over-begun': ['good', 'It has begun. A worker brings it on; this page follows it.'],
+  'fail-over-aborted': ['good', 'It is given up: this site takes writes again.'],
+  'fail-over-running': ['bad', 'A fail-over is under way already.'],
+  'fail-over-none': ['bad', 'No fail-over is under way.'],
+  'fail-over-committed': [
+    'bad',
+    'Too late: the other site was asked to open. This site stays closed until it knows.',
+  ],
+  'fail-over-refused': ['bad', 'This cannot be asked of this site.'],
+  'fail-over-unconfirmed': ['bad', 'Nothing was done: that is not the name of the leader.'],
+  'verify-asked': ['good', 'It is asked for. A worker does it; this page follows it.'],
+  'plan-approved': ['good', 'The deletes of the plan are sent now.'],
+  'plan-gone': ['bad', 'There is no such plan any more, or it is too old: what it held back is judged anew.'],
 } satisfies Record<string, [tone: 'good' | 'bad', text: string]>
 
 export type Notice = keyof typeof texts

@@ -18,7 +18,7 @@ import {
 } from '../../platform/processes/supervisor.ts'
 import type { SiteWatch } from '../../platform/replication/site-watch.ts'
 import type { DeadRunners } from './dead-runner.ts'
-import { createDuty } from './duty.ts'
+import { createDuty, type Duty } from './duty.ts'
 import { createStop, endChildren, type Stop, stopIntake } from './stop.ts'
 
 export interface WorkerMasterOptions
@@ -62,90 +62,124 @@ export interface WorkerMaster {
 const reportWithinMs = 500
 
 export function createWorkerMaster(options: WorkerMasterOptions): WorkerMaster {
-  const { log, site } = options
-  let state: NodeState = 'starting'
-  let ended = false
-  let isQuiet = false
+  const { log } = options
+  const life = createLife(options)
+  const { duty, heartbeat } = life
   let stop: Stop | undefined
-  const meter = createNodeMeter(options.metrics)
-  const heartbeat = options.createHeartbeat(() => fullView(state, team.supervisor, meter))
-  const show = (next: NodeState): void => {
-    state = next
-    void heartbeat.record()
-  }
-
-  const createStopNow = (): Stop =>
-    createStop({ ...options, ...team, heartbeat, intake: [...team.intake, ...options.services, site] })
-  const onHopeless = (error: BatonError): void => {
-    if (ended) return
-    ended = true
-    duty.leave()
-    log.fatal({ code: error.code }, error.message)
-    void createStopNow().giveUp()
-  }
-  const onFirstUp = (): void => {
-    if (isQuiet) return
-    startAll(team.intake, log)
-    show('up')
-  }
-  const nextTeam = (): Team => createTeam(options, { heartbeat, meter, onFirstUp, onHopeless })
-  let team = nextTeam()
-
-  const duty = createDuty({
-    begin: () => {
-      if (state === 'standby') log.info('the site takes work: the children are forked')
-      show(isQuiet ? 'quiet' : 'starting')
-      if (isQuiet) team.supervisor.quiet()
-      team.supervisor.start()
-    },
-    end: async (leave) => {
-      show('stopping')
-      await standDown(options, team, leave)
-      if (leave.aborted) return
-      team = nextTeam()
-      show('standby')
-    },
-    log,
-  })
 
   return {
-    start: async () => {
-      await options.patiently(() => options.hooks.settle())
-      await options.patiently(async () => void (await site.refresh()))
-      if (ended) return
-      if (!isOpen(site)) state = 'standby'
-      await options.patiently(() => heartbeat.start())
-      if (ended) return
-      site.onChange(() => duty.turn(isOpen(site)))
-      startAll([site, ...options.services], log)
-      if (state === 'standby') log.info({ ...site.state }, 'the site takes no work: standing by')
-      duty.turn(isOpen(site))
-    },
+    start: () => start(options, life),
     stop: (signal) => {
-      if (ended) return
-      ended = true
+      if (life.ended) return
+      life.ended = true
       duty.leave()
-      show('stopping')
-      stop = createStopNow()
+      life.show('stopping')
+      stop = createStopOf(options, life)
       stop.begin(signal)
     },
     fast: () => stop?.fast(),
     roll: () => {
-      if (!ended && duty.isOn) void team.supervisor.roll()
+      if (!life.ended && duty.isOn) void life.team.supervisor.roll()
       else log.info('there are no children to roll')
     },
     quiet: () => {
-      if (ended) return
+      if (life.ended) return
       log.info('quiet: nothing new is taken')
-      isQuiet = true
-      team.supervisor.quiet()
-      if (duty.isOn) show('quiet')
+      life.isQuiet = true
+      life.team.supervisor.quiet()
+      if (duty.isOn) life.show('quiet')
+      else void heartbeat.record()
     },
     report: async () => {
-      await refreshAll(team.supervisor)
-      options.print([...describe(state, team.supervisor)].join('\n'))
+      await refreshAll(life.team.supervisor)
+      options.print([...describe(life.state, life.team.supervisor)].join('\n'))
     },
   }
+}
+
+/** What a master knows of itself; the functions below change it. */
+interface Life {
+  state: NodeState
+  ended: boolean
+  isQuiet: boolean
+  /** That of now, or the next one. */
+  team: Team
+  heartbeat: NodeHeartbeat
+  duty: Duty
+  show(state: NodeState): void
+}
+
+function createLife(options: WorkerMasterOptions): Life {
+  const { log } = options
+  const meter = createNodeMeter(options.metrics)
+  const heartbeat = options.createHeartbeat(() => fullView(life.state, life.team.supervisor, meter))
+  const onFirstUp = (): void => {
+    if (life.isQuiet) return
+    startAll(life.team.intake, log)
+    life.show('up')
+  }
+  const onHopeless = (error: BatonError): void => {
+    if (life.ended) return
+    life.ended = true
+    life.duty.leave()
+    log.fatal({ code: error.code }, error.message)
+    void createStopOf(options, life).giveUp()
+  }
+  const nextTeam = (): Team => createTeam(options, { heartbeat, meter, onFirstUp, onHopeless })
+  const life: Life = {
+    state: 'starting',
+    ended: false,
+    isQuiet: false,
+    team: nextTeam(),
+    heartbeat,
+    duty: createDuty({
+      begin: () => begin(life, log),
+      end: async (leave) => {
+        life.show('stopping')
+        await standDown(options, life.team, leave)
+        if (leave.aborted) return
+        life.team = nextTeam()
+        life.show('standby')
+      },
+      log,
+    }),
+    show: (state) => {
+      life.state = state
+      void heartbeat.record()
+    },
+  }
+  return life
+}
+
+const createStopOf = (options: WorkerMasterOptions, { team, heartbeat }: Life): Stop =>
+  createStop({
+    ...options,
+    supervisor: team.supervisor,
+    heartbeat,
+    intake: [...team.intake, ...options.services, options.site],
+  })
+
+async function start(options: WorkerMasterOptions, life: Life): Promise<void> {
+  const { site, services, hooks, patiently, log } = options
+  const { duty, heartbeat } = life
+  await patiently(() => hooks.settle())
+  await patiently(async () => void (await site.refresh()))
+  if (life.ended) return
+  if (!isOpen(site)) life.state = 'standby'
+  await patiently(() => heartbeat.start())
+  if (life.ended) return
+  site.onChange(() => duty.turn(isOpen(site)))
+  startAll([site, ...services], log)
+  if (life.state === 'standby') log.info({ ...site.state }, 'the site takes no work: standing by')
+  duty.turn(isOpen(site))
+}
+
+function begin(life: Life, log: Log): void {
+  const { supervisor } = life.team
+  if (life.state === 'standby') log.info('the site takes work: the children are forked')
+  life.show(life.isQuiet ? 'quiet' : 'starting')
+  if (life.isQuiet) supervisor.quiet()
+  supervisor.start()
 }
 
 const isOpen = (site: SiteWatch): boolean => site.state === undefined || site.state.intake === 'open'
