@@ -61,6 +61,9 @@ const routes: Record<
   '/drop-twice': async (request, response) =>
     (begun.get('/drop-twice') ?? 0) <= 2 ? request.socket.destroy() : response.end('third'),
   '/die': async () => process.kill(process.pid, 'SIGKILL'),
+  '/odd-header': async (request) =>
+    request.socket.end('HTTP/1.1 200 OK\r\nX-Odd: a\x7fb\r\nContent-Length: 2\r\n\r\nok'),
+  '/odd-status': async (request) => request.socket.end('HTTP/1.1 099 Odd\r\nContent-Length: 2\r\n\r\nok'),
   '/log-out': async (_request, response) => response.setHeader('x-session-ended', '1').end('bye'),
   '/hop': async (_request, response) =>
     response

@@ -78,7 +78,15 @@ function attempt(exchange: Exchange, agent?: Agent): Promise<Outcome | 'stale'> 
   upstream.once('response', (answer) => {
     progress.answered = true
     upstream.setTimeout(0)
-    passOn(exchange, upstream, answer)
+    try {
+      passOn(exchange, upstream, answer)
+    } catch {
+      // Its parser lets through what its writer refuses, such as status 099: no answer that could be passed on.
+      response.off('close', onClientGone)
+      request.unpipe(upstream)
+      upstream.destroy()
+      resolve('broke-off')
+    }
   })
   upstream.on('error', () => {
     // The answer has an end of its own.

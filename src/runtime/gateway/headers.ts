@@ -21,6 +21,7 @@ const replaced = new Set([
   'x-forwarded-proto',
   'x-forwarded-host',
   'x-request-id',
+  'cookie',
   'expect',
 ])
 
@@ -95,12 +96,15 @@ export function requestHeaders(
   const dropped = namedByConnection(request.headers.connection)
   const headers: string[] = []
   let hosts = 0
-  for (const [name, value] of pairs(request.rawHeaders)) {
+  const raw = request.rawHeaders
+  // An index and no generator: this is done for every request.
+  for (let index = 0; index + 1 < raw.length; index += 2) {
+    const name = raw[index] ?? ''
     const lower = name.toLowerCase()
-    if (hopByHop.has(lower) || replaced.has(lower) || lower === 'cookie' || dropped.has(lower)) continue
+    if (hopByHop.has(lower) || replaced.has(lower) || dropped.has(lower)) continue
     if (lower === 'host' && ++hosts > 1) continue
     if (lower === 'forwarded' && !origin.trusted) continue
-    headers.push(name, value)
+    headers.push(name, raw[index + 1] ?? '')
   }
   if (cookies !== undefined) headers.push('Cookie', cookies)
   headers.push('X-Forwarded-For', origin.for, 'X-Forwarded-Proto', origin.proto)
@@ -124,9 +128,12 @@ export const sessionEnded = 'x-session-ended'
 export function answerHeaders(answer: IncomingMessage, requestId: string, extra: string[]): string[] {
   const dropped = namedByConnection(answer.headers.connection)
   const headers: string[] = []
-  for (const [name, value] of pairs(answer.rawHeaders)) {
+  const raw = answer.rawHeaders
+  for (let index = 0; index + 1 < raw.length; index += 2) {
+    const name = raw[index] ?? ''
     const lower = name.toLowerCase()
-    if (!hopByHop.has(lower) && lower !== sessionEnded && !dropped.has(lower)) headers.push(name, value)
+    const isDropped = hopByHop.has(lower) || lower === sessionEnded || dropped.has(lower)
+    if (!isDropped) headers.push(name, raw[index + 1] ?? '')
   }
   if (answer.headers['x-request-id'] === undefined) headers.push('X-Request-Id', requestId)
   headers.push(...extra)
@@ -140,10 +147,6 @@ function namedByConnection(connection: string | undefined): Set<string> {
 }
 
 const none: Set<string> = new Set()
-
-function* pairs(raw: readonly string[]): Generator<[string, string]> {
-  for (let index = 0; index + 1 < raw.length; index += 2) yield [raw[index] ?? '', raw[index + 1] ?? '']
-}
 
 /** Whether a body follows the head of a request. */
 export const hasBody = ({ headers }: IncomingMessage): boolean =>

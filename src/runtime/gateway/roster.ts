@@ -52,7 +52,11 @@ export function createRoster({ clock, file, open, onUnwritten }: RosterOptions):
   const save = forgiving(write, onUnwritten)
   const living = (revision: string): Target | undefined =>
     [...targets.values()].find((target) => target.revision === revision)
-  const current = (): Target | undefined => [...targets.values()].find(({ state }) => state === 'current')
+  const current = (): Target | undefined => {
+    // Asked with every request.
+    for (const target of targets.values()) if (target.state === 'current') return target
+    return undefined
+  }
   const restore = (record: TargetRecord): Target => {
     const target = open(record)
     targets.set(target.id, target)

@@ -199,6 +199,21 @@ describe('what is no proper request', () => {
   })
 })
 
+describe('what Node would not write', () => {
+  it.each([
+    ['in a header', 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Odd: a\x7fb\r\n\r\n', 400],
+    ['in a path', 'GET /\x7f HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 400],
+    ['in an answer', 'GET /odd-header HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 502],
+    ['in a status', 'GET /odd-status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 502],
+  ])('does not end the gateway: %s', async (_what, bytes, status) => {
+    const { socket, said, closed } = await openRaw()
+    socket.write(bytes, 'latin1')
+    await closed
+    expect(said()).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
+    expect((await ask()).revision).toBe('one')
+  })
+})
+
 describe('the pin', () => {
   it('is given to browsers, not to those who bring no cookie and want no page, nor with what caches share', async () => {
     const cookieOf = async (path: string, headers: Record<string, string>): Promise<string | undefined> =>
