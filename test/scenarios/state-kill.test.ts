@@ -43,7 +43,7 @@ describe('a migration whose engine and whose Postgres are killed at random', () 
     }
     // Nothing that was moved was lost again, and each run brought something.
     expect(moved).toEqual(moved.toSorted((a, b) => a - b))
-    expect(new Set(moved).size).toBeGreaterThan(4)
+    expect(new Set(moved).size).toBeGreaterThan(2)
     for (let blow = 0; blow < 6; blow++) {
       const { migrations } = await site.json<{ migrations: { id: string; phase: string }[] }>('status')
       const [migration] = migrations

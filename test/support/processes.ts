@@ -1,6 +1,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -136,13 +137,49 @@ const portsOfWorker = 20_000 + (Number(process.env['VITEST_POOL_ID'] ?? 0) % 12)
 // Files of one worker, and other runs on this machine, begin elsewhere.
 let portsGiven = randomInt(1_000)
 
-/** A port of 127.0.0.1 on which nothing listens just now, and which is given to no other test of this run. */
+/** A port of 127.0.0.1 on which nothing listens just now, and which is given to no other test. */
 export async function freePort(): Promise<number> {
   for (let attempt = 0; attempt < 1_000; attempt += 1) {
     const port = portsOfWorker + (portsGiven++ % 1_000)
-    if (await isFree(port)) return port
+    if (claimPort(port) && (await isFree(port))) return port
   }
   throw new Error(`no port from ${portsOfWorker} on is free`)
+}
+
+const claims = path.join(tmpdir(), 'baton-test-ports')
+const claimed: string[] = []
+process.once('exit', () => {
+  for (const file of claimed) rmSync(file, { force: true })
+})
+
+/**
+ * Until this process ends the port is given to no other run on this machine either: its server would answer our
+ * requests as if it were the one that we are about to start.
+ */
+function claimPort(port: number): boolean {
+  const file = path.join(claims, String(port))
+  mkdirSync(claims, { recursive: true })
+  try {
+    if (isAlive(Number(readFileSync(file, 'utf8')))) return false
+    rmSync(file, { force: true })
+  } catch {
+    // Nobody has claimed it yet, or another has just given it up.
+  }
+  try {
+    writeFileSync(file, String(process.pid), { flag: 'wx' })
+  } catch {
+    return false
+  }
+  claimed.push(file)
+  return true
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return pid > 0 && process.kill(pid, 0)
+  } catch {
+    return false
+  }
 }
 
 async function isFree(port: number): Promise<boolean> {
