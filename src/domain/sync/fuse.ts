@@ -90,27 +90,37 @@ async function judgeAccounts(
   return undefined
 }
 
-/** Holds them back under a new plan. @returns its id */
+/** Windows that trip within this are of one incident, and share a plan: else a person had sixteen to approve. */
+const incident = `interval '10 seconds'`
+
+/** Holds them back under a plan. @returns its id */
 export async function trip(
   postgres: Postgres,
   { replica, reason, now }: { replica: string; reason: string; now: number },
   deletes: readonly ChangeRow[],
 ): Promise<string> {
-  const id = newId(now)
-  await postgres.transaction(async (client) => {
-    await client.query('INSERT INTO replica_fuses (id, replica, reason, deletes) VALUES ($1, $2, $3, $4)', [
-      id,
-      replica,
-      reason,
-      deletes.length,
-    ])
+  return postgres.transaction(async (client) => {
+    const { rows } = await client.query<{ id: string }>(
+      `UPDATE replica_fuses SET deletes = deletes + $2 WHERE id = (
+         SELECT id FROM replica_fuses WHERE replica = $1 AND approved_at IS NULL AND closed_at IS NULL
+           AND at > clock_timestamp() - ${incident} ORDER BY at DESC LIMIT 1 FOR UPDATE)
+       RETURNING id`,
+      [replica, deletes.length],
+    )
+    const id = rows[0]?.id ?? newId(now)
+    if (!rows[0]) {
+      await client.query(
+        'INSERT INTO replica_fuses (id, replica, reason, deletes, at) VALUES ($1, $2, $3, $4, clock_timestamp())',
+        [id, replica, reason, deletes.length],
+      )
+    }
     await quarantine(
       client,
       { replica, now: true },
       deletes.map(({ type, id: object }) => ({ type, id: object, kind: 'held', reason, fuse: id })),
     )
+    return id
   })
-  return id
 }
 
 /** Of the last hour, by the minute. */
@@ -133,31 +143,35 @@ export async function closeFuses(database: Queryable, replica: string): Promise<
 }
 
 /**
- * What was held for 24 hours without an approval, or with one that ran out, is judged anew: as a whole, so that time alone
- * lets nothing by.
+ * What was held for 24 hours without an approval, or with one that ran out, is judged anew: all of it together, so that
+ * time alone lets nothing by.
  */
 export async function judgeAnew(postgres: Postgres, replica: string, now: number): Promise<void> {
   const { rows } = await postgres.query<{ id: string }>(
     `SELECT id FROM replica_fuses WHERE replica = $1 AND closed_at IS NULL
-       AND coalesce(approved_at, at) < now() - interval '24 hours' ORDER BY at LIMIT 10`,
+       AND coalesce(approved_at, at) < now() - interval '24 hours'`,
     [replica],
   )
-  for (const { id } of rows) {
-    const deletes = await deletesOf(postgres, replica, id)
-    const reason = await judgeDeletes(postgres, replica, deletes)
-    if (reason !== undefined) await trip(postgres, { replica, reason, now }, deletes)
-    else
-      await postgres.query('UPDATE replica_quarantine SET fuse = NULL, due_at = now() WHERE fuse = $1', [id])
+  if (rows.length === 0) return
+  const plans = rows.map(({ id }) => id)
+  const deletes = await deletesOf(postgres, replica, plans)
+  const reason = await judgeDeletes(postgres, replica, deletes)
+  if (reason !== undefined) await trip(postgres, { replica, reason, now }, deletes)
+  else {
+    await postgres.query(
+      'UPDATE replica_quarantine SET fuse = NULL, due_at = now() WHERE replica = $1 AND fuse = ANY ($2)',
+      [replica, plans],
+    )
   }
-  if (rows.length > 0) await closeFuses(postgres, replica)
+  await closeFuses(postgres, replica)
 }
 
-async function deletesOf(database: Queryable, replica: string, fuse: string): Promise<ChangeRow[]> {
+async function deletesOf(database: Queryable, replica: string, fuses: string[]): Promise<ChangeRow[]> {
   const { rows } = await database.query<Omit<ChangeRow, 'pos'> & { pos: string }>(
     `SELECT c.type, c.id, c.pos, c.kind, c.hash, c.account FROM replica_quarantine q
      JOIN changes c ON c.type = q.type AND c.id = q.id
-     WHERE q.replica = $1 AND q.fuse = $2 AND c.kind = 'delete'`,
-    [replica, fuse],
+     WHERE q.replica = $1 AND q.fuse = ANY ($2) AND c.kind = 'delete'`,
+    [replica, fuses],
   )
   return rows.map((row) => ({ ...row, pos: Number(row.pos) }))
 }

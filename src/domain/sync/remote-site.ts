@@ -40,7 +40,7 @@ export interface RemoteSite {
   upload(speaker: Speaker, upload: { id: string; size: number; bytes: Readable }): Promise<void>
 }
 
-const helloMs = 10_000
+const helloMs = 5_000
 const largeAnswer = 67_108_864
 const uploadMs = 3_600_000
 

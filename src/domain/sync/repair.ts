@@ -2,7 +2,7 @@ import { messageOf } from '../../core/errors.ts'
 import { closeFuses, judgeAnew } from './fuse.ts'
 import type { Link } from './link.ts'
 import { isOfObject, pack, plan } from './pack.ts'
-import { dueOf, quarantine } from './quarantine.ts'
+import { type Due, dueOf, quarantine } from './quarantine.ts'
 import { hear, holdBack } from './replay-shard.ts'
 import type { Policies } from './replica-rows.ts'
 import { type ChangeRow, readRowsOf } from './window.ts'
@@ -89,23 +89,31 @@ export async function repairAll(
   return total
 }
 
-const duesOfPass = 500
+const duesOfBite = 500
 
 /** What is in the quarantine and due: failed ones each on its own, the others by shard. @returns how many were tried */
 export async function retryDue(link: Link): Promise<number> {
   const { postgres, replica, clock } = link
   await judgeAnew(postgres, replica, clock.now())
-  const due = await dueOf(postgres, replica, duesOfPass)
-  if (due.length === 0) return 0
-  // Those whose turn is yet to come.
-  const tried = due.filter(({ shard, pos }) => pos <= (link.cursors[shard] ?? 0))
+  let total = 0
+  for (let isMore = true; isMore && !link.signal.aborted; ) {
+    const due = await dueOf(postgres, replica, duesOfBite)
+    // The turn of the others is yet to come.
+    const tried = due.filter(({ shard, pos }) => pos <= (link.cursors[shard] ?? 0))
+    await retryAll(link, tried)
+    total += tried.length
+    isMore = due.length === duesOfBite && tried.length > 0
+  }
+  await closeFuses(postgres, replica)
+  return total
+}
+
+async function retryAll(link: Link, tried: readonly Due[]): Promise<void> {
   for (const [shard, group] of Map.groupBy(tried, (row) => row.shard)) {
     const held = group.filter(({ was }) => was === 'held')
     if (held.length > 0) await repair(link, shard, held, { approved: true })
     for (const row of group) if (row.was !== 'held') await retryOne(link, shard, row)
   }
-  await closeFuses(postgres, replica)
-  return tried.length
 }
 
 async function retryOne(link: Link, shard: number, row: ChangeRow): Promise<void> {

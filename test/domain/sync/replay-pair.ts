@@ -43,6 +43,8 @@ export interface WebSite {
   /** What sends from here. */
   sending: SendingParts
   replicas: Replicas
+  /** For sites that are opened outside of a test. */
+  close(): Promise<void>
 }
 
 export const things: MakeTypes = async (postgres) => {
@@ -92,11 +94,10 @@ export async function openSite(name: string, makeTypes: MakeTypes = things): Pro
     databaseUrl,
     plugins: [createSyncRoutes({ replicas, receiver, audit: createAuditLog({ postgres }) })],
   })
-  atEndOfTest(async () => {
-    await harness.close()
-    await postgres.close()
-  })
-  return { postgres, harness, url: harness.url, types, sending, replicas }
+  let closing: Promise<void> | undefined
+  const close = (): Promise<void> => (closing ??= harness.close().then(() => postgres.close()))
+  atEndOfTest(close)
+  return { postgres, harness, url: harness.url, types, sending, replicas, close }
 }
 
 export interface ReplayPair {

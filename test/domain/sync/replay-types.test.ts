@@ -1,0 +1,162 @@
+import { buffer } from 'node:stream/consumers'
+import { describe, expect, it } from 'vitest'
+import type { Service } from '../../../src/core/lifecycle.ts'
+import type { Bodies } from '../../../src/domain/bodies/bodies.ts'
+import { createSyncLease } from '../../../src/domain/sync/lease.ts'
+import { createSyncPrune } from '../../../src/domain/sync/prune.ts'
+import { createReplay } from '../../../src/domain/sync/replay.ts'
+import { createSeeding } from '../../../src/domain/sync/seeding.ts'
+import { createSyncService } from '../../../src/domain/sync/sync-service.ts'
+import type { Postgres } from '../../../src/platform/postgres/postgres.ts'
+import { atEndOfTest, eventually } from '../../support/processes.ts'
+import { createFiveTypes, putBody, putDevices, putJobs, putPushes, putStates } from './five-types.ts'
+import {
+  clock,
+  contentOf,
+  log,
+  makeDue,
+  openReplayPair,
+  quarantineOf,
+  type ReplayPair,
+  remoteOf,
+  verifying,
+  type WebSite,
+} from './replay-pair.ts'
+import { putThing } from './things.ts'
+
+interface Told {
+  superseded: { replica: string; epoch: number }[]
+}
+
+/** What a worker process runs. */
+function serve(leader: WebSite, replica: WebSite, holder: string): { service: Service; told: Told } {
+  const { postgres, types, sending } = leader
+  const told: Told = { superseded: [] }
+  const seeding = createSeeding({ postgres, types })
+  const service = createSyncService({
+    site: sending.site,
+    lease: createSyncLease({ postgres, clock, holder }),
+    sequencer: sending.sequencer,
+    seeding,
+    replay: createReplay({
+      ...sending,
+      ...verifying(leader),
+      connect: () => remoteOf(replica),
+      isSeeded: () => seeding.isDone(),
+      onSuperseded: async (seen) => void told.superseded.push(seen),
+    }),
+    prune: createSyncPrune({ postgres }),
+    clock,
+    log,
+  })
+  atEndOfTest(() => service.stop())
+  return { service, told }
+}
+
+const isEven = ({ leader }: ReplayPair): Promise<void> =>
+  eventually(
+    async () => {
+      const { lag } = await leader.replicas.get('b')
+      const { site } = await leader.replicas.list()
+      if (!site.seeding.done || site.pending.changes + lag.changes > 0)
+        throw new Error(`behind: ${JSON.stringify({ site, lag })}`)
+    },
+    { timeoutMs: 60_000, everyMs: 50 },
+  )
+
+describe('the service that replays', () => {
+  it('ends equal with all five types under concurrent writes, in two processes', async () => {
+    const opened = new Map<Postgres, Bodies>()
+    const pair = await openReplayPair(createFiveTypes(opened))
+    const { leader, replica } = pair
+    const { postgres } = leader
+    const [bodies, there] = [opened.get(postgres), opened.get(replica.postgres)]
+    if (!bodies || !there) throw new Error('no bodies')
+    // Before anything is sent, and while it is.
+    await putDevices(postgres, 60, 'early-')
+    await putJobs(postgres, 500)
+    const { id } = await putBody(bodies, 1_500_000)
+    const services = ['one', 'two'].map((holder) => serve(leader, replica, holder).service)
+    await Promise.all(services.map((each) => each.start()))
+    const rounds = Array.from({ length: 6 }, (_each, round) => round)
+    for (const round of rounds) {
+      await putDevices(postgres, 20, `late-${round}-`)
+      await Promise.all([
+        putJobs(postgres, 100),
+        putPushes(postgres, 40, `late-${round}-7`),
+        putStates(postgres, `phone-${round}`, 4),
+        putBody(bodies, 20_000),
+        postgres.query(`UPDATE jobs SET outcome = 'completed', finished_at = now() WHERE random() < 0.3`),
+        postgres.query(`UPDATE devices SET generation = generation + 1 WHERE random() < 0.3`),
+        postgres.query(`DELETE FROM devices WHERE id = $1`, [`early-${round + 1}`]),
+      ])
+    }
+    await isEven(pair)
+    // A push may have come before its device, and is tried again.
+    await makeDue(leader)
+    await eventually(async () => expect(await quarantineOf(leader)).toEqual([]), { timeoutMs: 30_000 })
+    const [ours, theirs] = await Promise.all([contentOf(leader), contentOf(replica)])
+    expect(ours.size).toBeGreaterThan(1_400)
+    expect(theirs).toEqual(ours)
+    await Promise.all(services.map((each) => each.stop()))
+    expect(await pair.verify(true)).toMatchObject({ differing: 0, fromRows: true })
+    const { stream } = await there.get(id)
+    expect((await buffer(stream)).length).toBe(1_500_000)
+  }, 60_000)
+
+  it('waits for a replica that is away, says so, and goes on by itself when it is back', async () => {
+    const pair = await openReplayPair()
+    const { leader, replica } = pair
+    // Its answers: as of a site whose database is away.
+    await replica.postgres.query('ALTER TABLE sync_cursors RENAME TO hidden')
+    const { service } = serve(leader, replica, 'one')
+    await service.start()
+    await putThing(leader.postgres, 'one', 'value')
+    await eventually(async () => expect((await leader.replicas.get('b')).error).not.toBeNull(), {
+      timeoutMs: 20_000,
+    })
+    await replica.postgres.query('ALTER TABLE hidden RENAME TO sync_cursors')
+    await isEven(pair)
+    await eventually(async () => expect((await leader.replicas.get('b')).error).toBeNull(), {
+      timeoutMs: 20_000,
+    })
+    expect(await contentOf(replica)).toEqual(await contentOf(leader))
+  }, 60_000)
+
+  it('sends nothing while it is paused, and verifies when it is asked to', async () => {
+    const pair = await openReplayPair()
+    const { leader, replica } = pair
+    const { service } = serve(leader, replica, 'one')
+    await leader.replicas.pause('b')
+    await service.start()
+    await putThing(leader.postgres, 'one', 'value')
+    await eventually(async () => expect((await leader.replicas.get('b')).lag.changes).toBe(1), {
+      timeoutMs: 20_000,
+    })
+    expect((await contentOf(replica)).size).toBe(0)
+    await leader.replicas.resume('b')
+    await isEven(pair)
+    await leader.replicas.verify('b')
+    await eventually(
+      async () =>
+        expect(await leader.replicas.get('b')).toMatchObject({
+          verifyWantedAt: null,
+          verified: { objects: 1, differing: 0, fromRows: true },
+        }),
+      { timeoutMs: 20_000 },
+    )
+  }, 60_000)
+
+  it('tells when a replica has seen a higher epoch', async () => {
+    const pair = await openReplayPair()
+    const { leader, replica } = pair
+    const { lineage } = await leader.sending.site.read()
+    await replica.sending.site.promote({ epoch: 2, lineage: lineage ?? '' })
+    const { service, told } = serve(leader, replica, 'one')
+    await service.start()
+    await eventually(async () => expect(told.superseded[0]).toEqual({ replica: 'b', epoch: 2 }), {
+      timeoutMs: 20_000,
+    })
+    expect((await leader.replicas.get('b')).error).toMatchObject({ code: 'EPOCH_STALE' })
+  }, 60_000)
+})

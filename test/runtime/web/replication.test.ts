@@ -1,0 +1,219 @@
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { protocol } from '../../../src/domain/sync/wire.ts'
+import { createSite } from '../../../src/platform/replication/site.ts'
+import {
+  openReplayPair,
+  openSite,
+  type ReplayPair,
+  seal,
+  type WebSite,
+} from '../../domain/sync/replay-pair.ts'
+import { putThing } from '../../domain/sync/things.ts'
+import { atEndOfTest } from '../../support/processes.ts'
+import { operator, problem, producer, viewer } from './web-harness.ts'
+
+const send = (
+  site: WebSite,
+  method: string,
+  path: string,
+  { body, key = operator }: { body?: unknown; key?: string } = {},
+): Promise<Response> =>
+  site.harness.request(path, {
+    method,
+    key,
+    ...(body === undefined
+      ? {}
+      : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+  })
+
+const put = (site: WebSite, body: unknown, name = 'b'): Promise<Response> =>
+  send(site, 'PUT', `/v1/replicas/${name}`, { body })
+
+const stateOf = ({ postgres }: WebSite) => createSite({ postgres }).read()
+
+describe('PUT /v1/replicas/:name', () => {
+  it('makes the one a leader and the other its replica, keeps the key sealed, and is audited', async () => {
+    const [a, b] = await Promise.all([openSite('a'), openSite('b')])
+    const response = await put(a, { url: `${b.url}/`, key: operator, policy: { '*': 'report', job: 'keep' } })
+    expect(response.status).toBe(200)
+    const text = await response.text()
+    expect(JSON.parse(text)).toMatchObject({ name: 'b', url: b.url, policy: { '*': 'report', job: 'keep' } })
+    expect(text).not.toContain(operator)
+    expect(await stateOf(a)).toMatchObject({ role: 'leader', intake: 'open', epoch: 1 })
+    expect(await stateOf(b)).toMatchObject({ role: 'replica', intake: 'closed', leader: 'a' })
+    const { rows } = await a.postgres.query<{ key_sealed: string }>('SELECT key_sealed FROM replicas')
+    expect(rows[0]?.key_sealed).not.toContain(operator)
+    expect(seal.open(rows[0]?.key_sealed ?? '')).toBe(operator)
+    const audit = await a.postgres.query('SELECT action, subject, details::text FROM audit_log')
+    expect(audit.rows).toMatchObject([{ action: 'replica.put', subject: 'b' }])
+    expect(JSON.stringify(audit.rows)).not.toContain(operator)
+    // Again changes what is given.
+    expect((await put(a, { url: b.url, key: operator, policy: { '*': 'replace' } })).status).toBe(200)
+    const view = (await (await send(a, 'GET', '/v1/replicas', { key: viewer })).json()) as object
+    expect(view).toMatchObject({
+      site: { name: 'a', role: 'leader', epoch: 1, pending: { changes: 0 } },
+      replicas: [{ name: 'b', policy: { '*': 'replace' }, lag: { changes: 0 }, quarantine: { failed: 0 } }],
+    })
+  })
+
+  it('says what is wrong with a site, and leaves both as they were', async () => {
+    const [a, b, c] = await Promise.all([openSite('a'), openSite('b'), openSite('c')])
+    const hang = createServer(() => undefined).listen(0, '127.0.0.1')
+    await once(hang, 'listening')
+    atEndOfTest(async () => void hang.close())
+    const hanging = `http://127.0.0.1:${(hang.address() as AddressInfo).port}`
+    const codeOf = async (body: unknown, name?: string): Promise<string> => {
+      const { status, code } = await problem(await put(a, body, name))
+      return `${status} ${code}`
+    }
+    expect(await codeOf({ url: 'not a url', key: operator })).toBe('400 INPUT_INVALID')
+    expect(await codeOf({ url: 'ftp://host/', key: operator })).toBe('400 INPUT_INVALID')
+    expect(await codeOf({ url: 'http://user:secret@host/', key: operator })).toBe('400 INPUT_INVALID')
+    expect(await codeOf({ url: b.url, key: 'short' })).toBe('400 INPUT_INVALID')
+    expect(await codeOf({ url: b.url, key: operator, policy: { job: 'other' } })).toBe('400 INPUT_INVALID')
+    expect(await codeOf({ url: b.url, key: operator }, '..%2Fx')).toBe('400 INPUT_INVALID')
+    expect(await codeOf({ url: b.url, key: 'a-key-that-nobody-knows' })).toBe('502 SITE_REFUSED')
+    expect(await codeOf({ url: b.url, key: producer })).toBe('502 SITE_REFUSED')
+    expect(await codeOf({ url: 'http://127.0.0.1:1', key: operator })).toBe('502 SITE_UNREACHABLE')
+    expect(await codeOf({ url: hanging, key: operator })).toBe('502 SITE_UNREACHABLE')
+    await putThing(b.postgres, 'one', 'its own')
+    expect(await codeOf({ url: b.url, key: operator })).toBe('409 REPLICA_UNUSABLE')
+    await createSite({ postgres: c.postgres }).lead()
+    expect(await codeOf({ url: c.url, key: operator })).toBe('409 REPLICA_UNUSABLE')
+    for (const site of [a, b]) expect(await stateOf(site)).toMatchObject({ role: 'alone', intake: 'open' })
+    expect((await a.postgres.query('SELECT FROM replicas')).rowCount).toBe(0)
+  }, 30_000)
+
+  it('is for operators alone', async () => {
+    const a = await openSite('a')
+    for (const key of [producer, viewer]) {
+      const response = await send(a, 'PUT', '/v1/replicas/b', { body: {}, key })
+      expect(await problem(response)).toMatchObject({ status: 403, code: 'ROLE_MISSING' })
+      const hello = await send(a, 'POST', '/v1/replication/hello', { body: {}, key })
+      expect(await problem(hello)).toMatchObject({ status: 403 })
+    }
+  })
+})
+
+describe('a replica', () => {
+  let pair: ReplayPair
+  let sender: { protocol: number; lineage: string; epoch: number }
+  beforeAll(async () => {
+    pair = await openReplayPair()
+    await putThing(pair.leader.postgres, 'one', 'value')
+    await pair.settle()
+    const { speaker } = await pair.link()
+    sender = { protocol, lineage: speaker.lineage, epoch: speaker.epoch }
+  })
+  afterAll(() => Promise.all([pair.leader.close(), pair.replica.close()]))
+  const foreign = '00000000-0000-7000-8000-000000000000'
+  const empty = { shard: 0, window: null, objects: [] }
+
+  it('refuses who may not write here, with what he needs to know', async () => {
+    const apply = async (body: object) =>
+      problem(
+        await send(pair.replica, 'POST', '/v1/replication/apply', { body: { ...sender, ...empty, ...body } }),
+      )
+    expect(await apply({ protocol: 99 })).toMatchObject({ status: 409, code: 'SYNC_PROTOCOL' })
+    expect(await apply({ lineage: foreign })).toMatchObject({ status: 409, code: 'LINEAGE_FOREIGN' })
+    expect(await apply({ epoch: 0 })).toMatchObject({
+      status: 409,
+      code: 'EPOCH_STALE',
+      errors: [{ path: '/epoch', message: '1' }],
+    })
+    expect(await apply({ window: { from: 999, to: 1_000 } })).toMatchObject({
+      status: 409,
+      code: 'SYNC_CURSOR',
+      errors: [{ path: '/cursor', message: expect.stringMatching(/^\d+$/) }],
+    })
+    const leading = await send(pair.leader, 'POST', '/v1/replication/apply', {
+      body: { ...sender, ...empty },
+    })
+    expect(await problem(leading)).toMatchObject({ status: 409, code: 'SITE_LEADS' })
+  })
+
+  it('tells every fault of a request that does not fit', async () => {
+    for (const call of ['hello', 'plan', 'apply', 'digest', 'bucket', 'reread', 'candidates']) {
+      const response = await send(pair.replica, 'POST', `/v1/replication/${call}`, {
+        body: { protocol: 'x' },
+      })
+      const { status, code, errors } = await problem(response)
+      expect({ call, status, code }).toEqual({ call, status: 400, code: 'INPUT_INVALID' })
+      expect(errors?.length).toBeGreaterThan(1)
+    }
+    const upload = await pair.replica.harness.request(`/v1/replication/bodies/${sha('x')}`, {
+      method: 'PUT',
+      key: operator,
+      body: 'x',
+      headers: { 'content-type': 'application/octet-stream' },
+    })
+    expect(await problem(upload)).toMatchObject({ status: 400, code: 'INPUT_INVALID' })
+  })
+
+  it('says hello to its leader, and to nobody of another history', async () => {
+    const hello = (body: object): Promise<Response> =>
+      send(pair.replica, 'POST', '/v1/replication/hello', {
+        body: { ...sender, leader: 'a', look: false, ...body },
+      })
+    expect(await (await hello({})).json()).toMatchObject({
+      role: 'replica',
+      intake: 'closed',
+      name: 'b',
+      epoch: 1,
+    })
+    expect(await problem(await hello({ lineage: foreign }))).toMatchObject({
+      status: 409,
+      code: 'LINEAGE_FOREIGN',
+    })
+    expect(await problem(await hello({ epoch: 0 }))).toMatchObject({
+      status: 409,
+      code: 'EPOCH_STALE',
+      errors: [{ path: '/epoch', message: '1' }],
+    })
+  })
+
+  it('is refused when it stands above the head: it has what nobody sent', async () => {
+    await pair.replica.postgres.query('UPDATE sync_cursors SET pos = pos + 100 WHERE shard = 5')
+    await expect(pair.link()).rejects.toMatchObject({ code: 'REPLICA_DIVERGED' })
+    await pair.replica.postgres.query('UPDATE sync_cursors SET pos = pos - 100 WHERE shard = 5')
+  })
+
+  it('takes no write of others, whoever asks', async () => {
+    await expect(putThing(pair.replica.postgres, 'two', 'x')).rejects.toThrow(/closed|no writes/)
+  })
+})
+
+describe('what an operator asks of a replica', () => {
+  it('is paused, resumed, verified and removed, all of it audited', async () => {
+    const pair = await openReplayPair()
+    const act = async (action: string) => (await send(pair.leader, 'POST', `/v1/replicas/b/${action}`)).json()
+    expect(await act('pause')).toMatchObject({ paused: true })
+    expect(await act('resume')).toMatchObject({ paused: false })
+    expect(await act('verify')).toMatchObject({ verifyWantedAt: expect.any(String) })
+    const approve = (body: unknown) => send(pair.leader, 'POST', '/v1/replicas/b/approve', { body })
+    expect(await problem(await approve({}))).toMatchObject({ status: 400, code: 'INPUT_INVALID' })
+    expect(await problem(await approve({ plan: '00000000-0000-7000-8000-000000000000' }))).toMatchObject({
+      status: 404,
+      code: 'FUSE_NOT_FOUND',
+    })
+    expect((await send(pair.leader, 'DELETE', '/v1/replicas/b')).status).toBe(204)
+    expect(await problem(await send(pair.leader, 'POST', '/v1/replicas/b/pause'))).toMatchObject({
+      status: 404,
+      code: 'REPLICA_NOT_FOUND',
+    })
+    const { rows } = await pair.leader.postgres.query<{ action: string }>(
+      'SELECT action FROM audit_log ORDER BY id',
+    )
+    expect(rows.map(({ action }) => action)).toEqual([
+      'replica.pause',
+      'replica.resume',
+      'replica.verify',
+      'replica.remove',
+    ])
+  })
+})
+
+const sha = (text: string): string => createHash('sha256').update(text).digest('hex')
