@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { eventually } from '../support/processes.ts'
+import { atEndOfTest, eventually } from '../support/processes.ts'
+import { startPushService } from '../support/push-service.ts'
 import { producerKey } from '../support/push-site.ts'
 import { openTwoSites, type SiteOfTwo, untilOver } from '../support/sites.ts'
 
@@ -28,7 +29,13 @@ const enqueue = (site: SiteOfTwo, n: number): Promise<{ id: string }> =>
 
 test('a leader that comes back after a hard fail-over is fenced, hands over what only it had, and undoes nothing', async () => {
   const { a, b } = await openTwoSites()
-  await Promise.all(['kept', 'gone', 'both'].map((device) => register(a, device)))
+  const cloud = await startPushService('http')
+  atEndOfTest(() => cloud.close())
+  await Promise.all(['gone', 'both'].map((device) => register(a, device)))
+  await a.operate('PUT', '/v1/devices/kept', {
+    user: 'ann',
+    transports: [{ kind: 'webhook', url: `${cloud.origin}/kept` }],
+  })
   await putState(a, 'both', 'before')
   const body = Buffer.from('a body that both sites have')
   await fetch(`${a.address}/v1/bodies`, {
@@ -43,6 +50,17 @@ test('a leader that comes back after a hard fail-over is fenced, hands over what
     },
     { timeoutMs: 20_000 },
   )
+
+  const waiting = await a.operate<{ id: string }>('POST', '/v1/pushes', {
+    to: { device: 'kept' },
+    payload: { n: 1 },
+    confirmMs: 5_000,
+  })
+  const isCopied = async (): Promise<void> => {
+    const { rows } = await b.postgres.query('SELECT FROM pushes WHERE id = $1', [waiting.id])
+    expect(rows).toHaveLength(1)
+  }
+  await eventually(isCopied, { timeoutMs: 5_000 })
 
   // Nobody sends any more, and web still accepts: what comes now, only this site has.
   a.worker.signalGroup('SIGSTOP')
@@ -81,6 +99,9 @@ test('a leader that comes back after a hard fail-over is fenced, hands over what
     },
     { timeoutMs: 20_000 },
   )
+  // What nobody has confirmed goes to the cloud from here, and at most a second time from there, under the same id.
+  const sent = () => cloud.received.filter(({ path }) => path === '/kept')
+  await eventually(() => expect(sent().length).toBeGreaterThan(0), { timeoutMs: 20_000 })
   expect(await stateAt(b, 'both')).toBe('at b')
   expect(await has(b, 'gone')).toBe(false)
   const { rows } = await b.postgres.query<{ type: string; reason: string }>(

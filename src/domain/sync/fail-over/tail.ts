@@ -158,6 +158,30 @@ async function conclude(
       await discard(type, { id: object.id, reason: 'replaced', content: object.content, epoch: now }, client)
       await type.remove(object.id, client)
     }
-    await client.query('DELETE FROM sync_tail WHERE type = $1 AND id = $2', [object.type, object.id])
+    const { rows } = await client.query<{ shard: number }>(
+      'DELETE FROM sync_tail WHERE type = $1 AND id = $2 RETURNING shard',
+      [object.type, object.id],
+    )
+    if (rows[0] && object.kind === 'upsert' && isSame.has(state))
+      await vouch(client, { object, shard: rows[0].shard, epoch: now })
   })
+}
+
+interface Vouched {
+  object: Sent
+  shard: number
+  epoch: number
+}
+
+/**
+ * Says in the change log that the object is here as it should be: else what the new leader makes of it next would be taken for
+ * a version that somebody wrote past the fence. Its position over there is not known, so it stands below all of them.
+ */
+async function vouch(client: Client, { object, shard, epoch }: Vouched): Promise<void> {
+  await client.query(
+    `INSERT INTO changes (type, id, shard, pos, epoch, kind, hash, account)
+     SELECT $1, $2, $3::smallint, least(coalesce(min(pos), 0), 0) - 1, $4, 'upsert', $5, $6 FROM changes WHERE shard = $3::smallint
+     ON CONFLICT (type, id) DO NOTHING`,
+    [object.type, object.id, shard, epoch, object.hash, object.account],
+  )
 }
