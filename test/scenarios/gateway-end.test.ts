@@ -91,7 +91,7 @@ it('drains: requests finish, event streams end between events, WebSockets with 1
   await eventually(async () => expect(await isRunning(old)).toBe(false), { timeoutMs: 10_000 })
 })
 
-it('drains a detached target that is too old, that nobody has used for long, or that is one too many', async () => {
+it('drains a detached target that nobody has used for long, or that is one too many', async () => {
   const site = await openGateway({ GATEWAY_DETACHED_MAX: '1', GATEWAY_IDLE_MS: '1500' })
   await site.start()
   const browsers = [openBrowser(site.url), openBrowser(site.url)]
@@ -109,4 +109,12 @@ it('drains a detached target that is too old, that nobody has used for long, or 
   await eventually(async () => expect(await site.target('two')).toBeUndefined(), { timeoutMs: 10_000 })
   expect(site.process.lines.join('\n')).toContain('"why":"nobody holds it"')
   expect(await second?.revision()).toBe('three')
+})
+
+it('ends with 1 when its first revision does not come up, and says what it printed', async () => {
+  const site = await openGateway({ BREAK: 'exit' })
+  const { code, stderr } = await site.run('--revision', 'one', '--', ...standIn)
+  expect(code).toBe(1)
+  expect(stderr).toMatch(/Revision one did not come up: it ended by itself[^]*cannot open the frobnicator/)
+  expect(site.targetPids()).toEqual([])
 })

@@ -2,7 +2,7 @@ import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Metrics } from '../../platform/metrics.ts'
-import { createRestartPolicy } from '../../platform/processes/restart-policy.ts'
+import { createRestartPolicy, type RestartPolicy } from '../../platform/processes/restart-policy.ts'
 import type { Launcher } from './launcher.ts'
 import type { Roster } from './roster.ts'
 import type { Target } from './target.ts'
@@ -34,11 +34,19 @@ interface Revival {
 export function createKeeper(options: KeeperOptions): Keeper {
   const { roster, clock, log, stopping } = options
   const revivals = new Map<Target, Revival>()
+  /** For a target's whole life: one that always comes up and always dies is slowed down, too. */
+  const policies = new WeakMap<Target, RestartPolicy>()
 
-  const revive = (target: Target, upForMs: number): void => {
+  const policyOf = (target: Target): RestartPolicy => {
+    const policy = policies.get(target) ?? createRestartPolicy()
+    policies.set(target, policy)
+    return policy
+  }
+
+  const revive = (target: Target, waitMs: number): void => {
     const controller = new AbortController()
     const signal = AbortSignal.any([controller.signal, stopping])
-    const over = startAgain(options, target, { upForMs, signal }).then((revived) => {
+    const over = startAgain(options, target, { policy: policyOf(target), waitMs, signal }).then((revived) => {
       revivals.delete(target)
       if (revived) watch(target)
     })
@@ -56,8 +64,9 @@ export function createKeeper(options: KeeperOptions): Keeper {
     options.metrics.count('baton_gateway_target_deaths_total', { state: target.state })
     if (target.state === 'current') {
       roster.save()
-      log.error(line, 'the current target has died; it is started again')
-      revive(target, clock.monotonicMs() - process.startedMs)
+      const waitMs = policyOf(target).afterDeath(clock.monotonicMs() - process.startedMs)
+      log.error({ ...line, waitMs }, 'the current target has died; it is started again')
+      revive(target, waitMs)
     } else {
       roster.remove(target, 'stopped')
       log.error(line, 'a detached target has died; its sessions move to the current one')
@@ -83,11 +92,9 @@ export function createKeeper(options: KeeperOptions): Keeper {
 async function startAgain(
   { roster, launcher, clock, log }: KeeperOptions,
   target: Target,
-  { upForMs, signal }: { upForMs: number; signal: AbortSignal },
+  { policy, waitMs: firstMs, signal }: { policy: RestartPolicy; waitMs: number; signal: AbortSignal },
 ): Promise<boolean> {
-  const policy = createRestartPolicy()
-  let waitMs = policy.afterDeath(upForMs)
-  for (;;) {
+  for (let waitMs = firstMs; ; ) {
     await clock.sleep(waitMs, signal)
     if (signal.aborted) return false
     try {
