@@ -57,8 +57,10 @@ export const fullWindow = 1_000
  * @throws REPLICA_DIVERGED, REPLICA_UNUSABLE, and what `RemoteSite` does
  */
 export async function openLink(parts: SendingParts, to: LinkTo): Promise<Link> {
-  const { epoch, lineage } = await parts.site.read(parts.postgres)
-  if (lineage === null) throw REPLICA_UNUSABLE({ site: to.remote.site, reason: 'this site does not lead.' })
+  const { role, epoch, lineage } = await parts.site.read(parts.postgres)
+  if (lineage === null || role !== 'leader') {
+    throw REPLICA_UNUSABLE({ site: to.remote.site, reason: 'this site does not lead.' })
+  }
   const speaker: Speaker = { epoch, lineage, name: parts.name }
   const hello = await to.remote.hello(speaker, false)
   assertFollows(hello, { epoch, site: to.remote.site })

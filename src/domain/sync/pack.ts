@@ -96,14 +96,10 @@ async function fill(
       link.postgres,
     )
     for (const each of some) {
-      const { row } = each
-      const first = wanted.has(each) ? images.get(keyOf(row)) : undefined
-      const { image, parts } = first ? await readWhole(link, each, first) : { image: undefined, parts: [] }
-      const isGone = image === undefined && wanted.has(each)
-      if (wanted.has(each) && image?.hash !== row.hash) moved.push(row)
-      const packed = isGone
-        ? undefined
-        : await packOne(link, { ...each, image, parts, policy: policyOf(policies, row.type) })
+      const policy = policyOf(policies, each.row.type)
+      const packed = wanted.has(each)
+        ? await packWanted(link, { ...each, policy, image: images.get(keyOf(each.row)), parts: [] }, moved)
+        : await packOne(link, { ...each, policy, image: undefined, parts: [] })
       const size = packed && 'object' in packed ? packed.bytes : 0
       if (bytes + size > mostBytes && shipment.objects.length > 0) return shipment
       bytes += size
@@ -115,7 +111,17 @@ async function fill(
   return shipment
 }
 
-/** Of an object that is gone its tombstone comes at a later position. */
+/** @returns undefined for an object that is gone: its tombstone comes at a later position */
+async function packWanted(
+  link: Link,
+  packing: Packing,
+  moved: ChangeRow[],
+): Promise<{ object: AppliedObject; bytes: number } | Quarantined | undefined> {
+  const whole = packing.image ? await readWhole(link, packing, packing.image) : undefined
+  if (whole?.image?.hash !== packing.row.hash) moved.push(packing.row)
+  return whole?.image ? packOne(link, { ...packing, ...whole }) : undefined
+}
+
 const isWanted = ({ row, planned }: PlannedRow, policy: string): boolean =>
   row.kind === 'upsert' && (planned.state === 'send' || (planned.state === 'mismatch' && policy !== 'report'))
 

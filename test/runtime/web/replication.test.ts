@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { protocol } from '../../../src/domain/sync/wire.ts'
 import { createSite } from '../../../src/platform/replication/site.ts'
@@ -61,10 +62,12 @@ describe('PUT /v1/replicas/:name', () => {
 
   it('says what is wrong with a site, and leaves both as they were', async () => {
     const [a, b, c] = await Promise.all([openSite('a'), openSite('b'), openSite('c')])
-    const hang = createServer(() => undefined).listen(0, '127.0.0.1')
-    await once(hang, 'listening')
-    atEndOfTest(async () => void hang.close())
-    const hanging = `http://127.0.0.1:${(hang.address() as AddressInfo).port}`
+    const page = createServer((_request, response) =>
+      response.writeHead(200, { 'content-type': 'text/html' }).end('<html>'),
+    ).listen(0, '127.0.0.1')
+    await once(page, 'listening')
+    atEndOfTest(async () => void page.close())
+    const other = `http://127.0.0.1:${(page.address() as AddressInfo).port}`
     const codeOf = async (body: unknown, name?: string): Promise<string> => {
       const { status, code } = await problem(await put(a, body, name))
       return `${status} ${code}`
@@ -78,7 +81,7 @@ describe('PUT /v1/replicas/:name', () => {
     expect(await codeOf({ url: b.url, key: 'a-key-that-nobody-knows' })).toBe('502 SITE_REFUSED')
     expect(await codeOf({ url: b.url, key: producer })).toBe('502 SITE_REFUSED')
     expect(await codeOf({ url: 'http://127.0.0.1:1', key: operator })).toBe('502 SITE_UNREACHABLE')
-    expect(await codeOf({ url: hanging, key: operator })).toBe('502 SITE_UNREACHABLE')
+    expect(await codeOf({ url: other, key: operator })).toBe('502 SITE_ANSWER_INVALID')
     await putThing(b.postgres, 'one', 'its own')
     expect(await codeOf({ url: b.url, key: operator })).toBe('409 REPLICA_UNUSABLE')
     await createSite({ postgres: c.postgres }).lead()
