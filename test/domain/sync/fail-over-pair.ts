@@ -7,9 +7,10 @@ import {
   type FailOverEngineOptions,
 } from '../../../src/domain/sync/fail-over/engine.ts'
 import { createFailOvers, type FailOvers } from '../../../src/domain/sync/fail-over/fail-overs.ts'
+import { createLookOut, type LookOut } from '../../../src/domain/sync/fail-over/look-out.ts'
 import type { OtherSite } from '../../../src/domain/sync/fail-over/other-site.ts'
 import { createFailOverRows, type FailOverRows } from '../../../src/domain/sync/fail-over/rows.ts'
-import { createSuccession } from '../../../src/domain/sync/fail-over/succession.ts'
+import { createSuccession, type Succession } from '../../../src/domain/sync/fail-over/succession.ts'
 import { createTail } from '../../../src/domain/sync/fail-over/tail.ts'
 import { createReceiver } from '../../../src/domain/sync/receiver.ts'
 import { createSequencer } from '../../../src/domain/sync/sequencer.ts'
@@ -42,6 +43,8 @@ export interface Pair {
   /** A runner on a; through `postgres` when that is given. */
   engine(options?: Partial<FailOverEngineOptions>, half?: Half): ReturnType<typeof createFailOverEngine>
   failOvers(half: Half): FailOvers
+  /** What a process on a does under the lease. */
+  lookOut(postgres?: Postgres): LookOut
   /** Numbers something on the leader, and has the other site have it. */
   copyOne(from?: Half, to?: Half): Promise<void>
 }
@@ -72,6 +75,7 @@ export async function openPair(types: ReplicatedType[] = []): Promise<Pair> {
     types,
     engine: (options, half = a) => engineOf(pair, half, options),
     failOvers: (half) => failOversOf(pair, half),
+    lookOut: (postgres = a.postgres) => lookOutOf(pair, postgres),
     copyOne: (from = a, to = b) => copyOne(from, to),
   }
   return pair
@@ -97,53 +101,59 @@ function wireTo(from: Half, to: Half): OtherSite {
   }
 }
 
+const siteOn = (on: Postgres): Site => createSite({ postgres: on, clock })
+
+function successionOf(pair: Pair, postgres: Postgres): Succession {
+  const epoch = async (): Promise<number> => (await siteOn(postgres).read()).epoch
+  return createSuccession({
+    postgres,
+    rows: createFailOverRows(postgres),
+    siteOn,
+    tail: createTail({ postgres, types: pair.types, epoch }),
+    connectHeir: async (_name, { state, lostAfter }) => {
+      const sender = { protocol, lineage: state.lineage, epoch: state.epoch }
+      return {
+        candidates: (shard, objects) => pair.b.receiver.candidates({ ...sender, lostAfter, shard, objects }),
+        upload: async () => undefined,
+      }
+    },
+    clock,
+    log,
+  })
+}
+
 function engineOf(pair: Pair, half: Half, options: Partial<FailOverEngineOptions> = {}) {
   const postgres = options.postgres ?? half.postgres
-  const rows = createFailOverRows(postgres)
-  const siteOn = (on: Postgres): Site => createSite({ postgres: on, clock })
-  const tail = createTail({
-    postgres,
-    types: pair.types,
-    epoch: async () => (await siteOn(postgres).read()).epoch,
-  })
-  const sequencer = createSequencer({ postgres, types: pair.types })
   return createFailOverEngine({
     postgres,
-    rows,
+    rows: createFailOverRows(postgres),
     siteOn,
-    sequencer,
+    sequencer: createSequencer({ postgres, types: pair.types }),
     digests: createDigests(),
     isSeeded: async () => true,
     connect: async (name) => (name === 'b' && half === pair.a ? pair.wire : undefined),
-    succession: createSuccession({
-      postgres,
-      rows,
-      siteOn,
-      tail,
-      connectHeir: async (_name, { state, lostAfter }) => ({
-        candidates: (shard, objects) =>
-          pair.b.receiver.candidates({
-            protocol,
-            lineage: state.lineage,
-            epoch: state.epoch,
-            lostAfter,
-            shard,
-            objects,
-          }),
-        upload: async () => undefined,
-      }),
-      clock,
-      log,
-    }),
+    succession: successionOf(pair, postgres),
     version,
     log,
     ...options,
   })
 }
 
+const lookOutOf = (pair: Pair, postgres: Postgres): LookOut =>
+  createLookOut({
+    engine: engineOf(pair, pair.a, { postgres }),
+    succession: successionOf(pair, postgres),
+    site: siteOn(postgres),
+    replicas: async () => ['b'],
+    connect: async () => pair.wire,
+    clock,
+    log,
+    lookMs: 0,
+    askMs: 0,
+  })
+
 function failOversOf(pair: Pair, half: Half): FailOvers {
   const { postgres, rows, name } = half
-  const siteOn = (on: Postgres): Site => createSite({ postgres: on, clock })
   return createFailOvers({ postgres, rows, siteOn, engine: engineOf(pair, half), name, clock })
 }
 

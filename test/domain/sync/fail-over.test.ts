@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { createReplicatedDevice } from '../../../src/domain/push/replicated-device.ts'
 import type { FailOverEngine } from '../../../src/domain/sync/fail-over/engine.ts'
 import type { FailOver, Phase } from '../../../src/domain/sync/fail-over/rows.ts'
 import type { Client, Postgres } from '../../../src/platform/postgres/postgres.ts'
@@ -335,4 +336,64 @@ test('a site whose target was asked to open and is gone for good takes over agai
   const over = await pair.failOvers(pair.a).begin({ ...back, confirm: 'b' })
   expect(over).toMatchObject({ phase: 'done', epoch: 3 })
   expect(await pair.a.site.read()).toMatchObject({ role: 'leader', intake: 'open', epoch: 3 })
+})
+
+/** A device of the ledger of devices, written as any other. */
+const addDevice = ({ postgres }: Half, id: string, user: string): Promise<unknown> =>
+  postgres.query(
+    `INSERT INTO devices (id, shard, user_id) VALUES ($1, 0, $2) ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id`,
+    [id, user],
+  )
+
+const userOf = async ({ postgres }: Half, id: string): Promise<string | undefined> => {
+  const { rows } = await postgres.query<{ user_id: string }>('SELECT user_id FROM devices WHERE id = $1', [
+    id,
+  ])
+  return rows[0]?.user_id
+}
+
+test.each(['before', 'after'] as const)(
+  'a leader of before closes and hands over what only it had, also when it is killed %s any statement',
+  async (when) => {
+    const pair = await openPair([createReplicatedDevice()])
+    const { a, b } = pair
+    await addDevice(a, 'only-here', 'ann')
+    await addDevice(a, 'also-there', 'ann')
+    await pair.failOvers(b).begin({ mode: 'hard', to: 'b', confirm: 'a', actor: 'anna' })
+    await addDevice(b, 'also-there', 'bert')
+
+    let lives = 0
+    for (let statements = 1; lives < 300; lives++) {
+      await pair.lookOut(mortal(a.postgres, statements, when)).step()
+      const [found] = await a.rows.list(1)
+      if (found?.finishedAt) break
+      statements = (statements % 60) + 1
+    }
+    expect(await last(a)).toMatchObject({ phase: 'done', mode: 'hard', target: 'b', error: null })
+    expect(await a.site.read()).toMatchObject({ role: 'replica', intake: 'closed', epoch: 2, leader: 'b' })
+    expect(await b.site.read()).toMatchObject({ role: 'leader', intake: 'open', epoch: 2 })
+    expect(await userOf(b, 'only-here')).toBe('ann')
+    expect(await userOf(b, 'also-there')).toBe('bert')
+    expect((await a.postgres.query('SELECT FROM sync_tail')).rows).toEqual([])
+    const { rows } = await b.postgres.query<{ id: string }>(
+      `SELECT id FROM sync_trash WHERE reason = 'conflict'`,
+    )
+    expect(rows).toEqual([{ id: 'also-there' }])
+    // Its own version makes room for that of the new leader, and is kept.
+    expect(await userOf(a, 'also-there')).toBeUndefined()
+    expect(
+      (await a.postgres.query(`SELECT FROM sync_trash WHERE id = 'also-there' AND reason = 'replaced'`)).rows,
+    ).toHaveLength(1)
+  },
+)
+
+test('nothing is applied at a site that has not handed over yet what only it had', async () => {
+  const pair = await openPair([createReplicatedDevice()])
+  const { a, b } = pair
+  await addDevice(a, 'only-here', 'ann')
+  const { heads } = await pair.failOvers(b).begin({ mode: 'hard', to: 'b', confirm: 'a', actor: 'anna' })
+  await a.site.demote({ epoch: 2, leader: 'b', cursors: heads ?? [] })
+  const { lineage } = await b.site.read()
+  const window = { protocol: 1, lineage, epoch: 2, shard: 0, window: { from: 0, to: 0 }, objects: [] }
+  await expect(a.receiver.apply(window)).rejects.toMatchObject({ code: 'SYNC_TAIL_LEFT' })
 })

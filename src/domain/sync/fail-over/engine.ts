@@ -59,11 +59,12 @@ const limitsMs: Partial<Record<Phase, number>> = {
 export function createFailOverEngine(options: FailOverEngineOptions): FailOverEngine {
   const { rows, log } = options
   let toldOf: string | undefined
-  const tell = (failOver: FailOver, reason: string): void => {
-    const line = `${failOver.id} ${failOver.phase} ${reason}`
+  // Once: it is looked at several times a second.
+  const tell = (failOver: FailOver | undefined, reason: string): void => {
+    const line = `${failOver?.id} ${failOver?.phase} ${reason}`
     if (line === toldOf) return
     toldOf = line
-    log.info({ failOver: failOver.id, phase: failOver.phase, reason }, 'the fail-over waits')
+    log.warn({ failOver: failOver?.id, phase: failOver?.phase, reason }, 'the fail-over waits')
   }
 
   return {

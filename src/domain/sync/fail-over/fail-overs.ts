@@ -16,12 +16,15 @@ import {
 } from './errors.ts'
 import type { FailOver, FailOverRows, Mode } from './rows.ts'
 
-export interface Wish {
+export interface Wish extends By {
   mode: Mode
   /** The site that is to open. */
   to: string
   /** Only of `hard`: the name of the leader that is given up. */
   confirm?: string | undefined
+}
+
+export interface By {
   actor: string
   /** For the audit log. */
   details?: Record<string, unknown>
@@ -43,10 +46,10 @@ export interface FailOvers {
    */
   begin(wish: Wish): Promise<FailOver>
   /** Takes writes again. @throws FAIL_OVER_NONE, FAIL_OVER_COMMITTED */
-  abort(by: { actor: string; details?: Record<string, unknown> }): Promise<FailOver>
+  abort(by: By): Promise<FailOver>
   view(): Promise<FailOverView>
   /** What the site that closes asks of the one that opens. @throws EPOCH_STALE, SYNC_BEHIND, LINEAGE_FOREIGN */
-  promote(to: { epoch: number; lineage: string; heads: number[] }): Promise<SiteState>
+  promote(to: { epoch: number; lineage: string; heads: number[] }, by: By): Promise<SiteState>
 }
 
 export interface FailOversOptions {
@@ -72,21 +75,37 @@ export function createFailOvers(options: FailOversOptions): FailOvers {
       const current = history.find(({ finishedAt }) => finishedAt === null) ?? history[0]
       return { site: { ...state, name }, current, history }
     },
-    promote: async (to) => {
-      const before = await site.read()
-      if (before.lineage !== to.lineage)
-        throw LINEAGE_FOREIGN({ here: before.lineage ?? 'none', there: to.lineage })
-      try {
-        return await site.promote(to)
-      } catch (error) {
-        if (!EPOCH_STALE.is(error)) throw error
-        const { epoch, role } = await site.read()
-        throw EPOCH_STALE(
-          { epoch: to.epoch, role, current: epoch },
-          { faults: [{ path: '/epoch', message: String(epoch) }], cause: error },
-        )
-      }
-    },
+    promote: (to, by) => promote(options, to, by),
+  }
+}
+
+async function promote(
+  { postgres, siteOn }: FailOversOptions,
+  to: Parameters<FailOvers['promote']>[0],
+  { actor, details }: By,
+): Promise<SiteState> {
+  const site = siteOn(postgres)
+  const before = await site.read()
+  if (before.lineage !== to.lineage)
+    throw LINEAGE_FOREIGN({ here: before.lineage ?? 'none', there: to.lineage })
+  try {
+    const state = await site.promote(to)
+    const subject = `epoch ${to.epoch}`
+    if (before.role !== 'leader')
+      await insertAudit(postgres, {
+        actor,
+        action: 'fail-over.promoted',
+        subject,
+        ...(details ? { details } : {}),
+      })
+    return state
+  } catch (error) {
+    if (!EPOCH_STALE.is(error)) throw error
+    const { epoch, role } = await site.read()
+    throw EPOCH_STALE(
+      { epoch: to.epoch, role, current: epoch },
+      { faults: [{ path: '/epoch', message: String(epoch) }], cause: error },
+    )
   }
 }
 
@@ -169,7 +188,7 @@ async function begin(
 
 async function abort(
   { postgres, rows, engine }: FailOversOptions,
-  { actor, details }: { actor: string; details?: Record<string, unknown> },
+  { actor, details }: By,
 ): Promise<FailOver> {
   const running = await rows.running()
   if (!running) throw FAIL_OVER_NONE()

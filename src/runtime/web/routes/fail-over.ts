@@ -150,7 +150,7 @@ function addAbort(server: FastifyInstance, { failOvers, refresh }: FailOverRoute
 function addPromotion(server: FastifyInstance, { failOvers, refresh }: FailOverRoutesOptions): void {
   server.post(promotePath, { config: { roles: [] }, schema: { hide: true } }, async (request, reply) => {
     const { protocol: _protocol, ...to } = readPromotion(request.body)
-    const { role, intake, epoch } = await failOvers.promote(to)
+    const { role, intake, epoch } = await failOvers.promote(to, whoOf(request))
     await refresh()
     return reply.send({ role, intake, epoch })
   })
