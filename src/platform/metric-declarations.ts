@@ -56,7 +56,7 @@ export const declarations = [
   {
     name: 'baton_http_request_duration_seconds',
     type: 'histogram',
-    help: 'How long answers took, from the headers of the request to the end of the answer.',
+    help: 'How long answers took, from the headers of the request to the end of the answer. Status 499: its connection ended before it was out; of an event stream that is no fault, and its own status stands.',
     labels: ['method', 'route', 'status'],
     buckets: answerSeconds,
   },

@@ -188,8 +188,9 @@ function revisionOf(value: unknown): string {
 }
 
 function environmentOf(value: unknown): Record<string, string> {
-  const entries = typeof value === 'object' && value !== null ? Object.entries(value) : []
-  if (!entries.every(([name, each]) => name !== '' && typeof each === 'string')) {
+  const isObject = typeof value === 'object' && value !== null && !Array.isArray(value)
+  const entries = isObject ? Object.entries(value) : []
+  if (!isObject || !entries.every(([name, each]) => name !== '' && typeof each === 'string')) {
     throw invalid('environment must have texts as its values')
   }
   return Object.fromEntries(entries) as Record<string, string>
