@@ -156,7 +156,8 @@ async function packOne(
   const { type, id, pos, kind } = row
   try {
     if (image) await sendBytes(link, row, planned)
-    const size = parts.reduce((sum, part) => sum + part.bytes.length, image?.content.length ?? 0)
+    const rest = await sendAhead(link, row, parts)
+    const size = sizeOf(rest) + (image?.content.length ?? 0)
     if (size > largestObject) throw new Error(`its ${size} bytes are more than a request can hold`)
     return {
       bytes: size,
@@ -169,7 +170,7 @@ async function packOne(
         hash: image?.hash ?? row.hash,
         account: image?.account ?? row.account,
         content: image?.content ?? null,
-        parts: parts.map(encodePart),
+        parts: rest.map(encodePart),
       },
     }
   } catch (error) {
@@ -184,6 +185,20 @@ async function sendBytes(link: Link, { type: name, id }: ChangeRow, planned: Pla
   const stored = await type.open(id)
   if (!stored) throw new Error('its bytes are not there')
   await link.remote.upload(link.speaker, { id, ...stored })
+}
+
+const sizeOf = (parts: readonly Part[]): number => parts.reduce((sum, { bytes }) => sum + bytes.length, 0)
+
+/** Parts that would make a request too large go in requests of their own. @returns those that go with the object */
+async function sendAhead(link: Link, { type, id }: ChangeRow, parts: readonly Part[]): Promise<Part[]> {
+  if (sizeOf(parts) <= mostBytes) return [...parts]
+  for (let start = 0; start < parts.length; ) {
+    let end = start + 1
+    while (end < parts.length && sizeOf(parts.slice(start, end + 1)) <= mostBytes) end++
+    await link.remote.parts(link.speaker, { type, id, parts: parts.slice(start, end).map(encodePart) })
+    start = end
+  }
+  return []
 }
 
 const notOfObject = new Set([

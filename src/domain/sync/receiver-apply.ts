@@ -1,8 +1,9 @@
 import { sha256 } from '../../core/digest.ts'
 import { BatonError, codeOf, messageOf } from '../../core/errors.ts'
 import { type Client, isAway, type Postgres } from '../../platform/postgres/postgres.ts'
-import { type Holding, judge, readHoldings, type Types } from './judge.ts'
+import { type Holding, judge, keyOf, readHoldings, type Types } from './judge.ts'
 import { admitLeader, lockCursor } from './receiver-admit.ts'
+import { stagedOf, takeStaged } from './staged-parts.ts'
 import { decodePart, discard, type TrashReason } from './trash.ts'
 import type { AppliedObject, ApplyAnswer, ApplyRequest } from './wire.ts'
 
@@ -19,6 +20,8 @@ interface Applying {
   types: Types
   client: Client
   epoch: number
+  /** Objects of which parts came ahead. */
+  staged: ReadonlyMap<string, unknown>
 }
 
 /**
@@ -42,7 +45,8 @@ export function applyObjects(
       const holding = holdings[index] as Holding
       return { object, holding, result: early(object, holding, window ? undefined : cursor) }
     })
-    const applying: Applying = { types, client, epoch: request.epoch }
+    const staged = await stagedOf(client, objects)
+    const applying: Applying = { types, client, epoch: request.epoch, staged }
     await writeAll(
       applying,
       works.filter(({ result }) => result === undefined),
@@ -114,7 +118,7 @@ async function inSavepoint(
   }
 }
 
-async function write({ types, client, epoch }: Applying, { object, holding }: Work): Promise<void> {
+async function write({ types, client, epoch, staged }: Applying, { object, holding }: Work): Promise<void> {
   const { id, kind, content } = object
   const type = types.get(object.type)
   if (!type) throw new Error(`this site knows no objects of the type ${object.type}`)
@@ -124,7 +128,8 @@ async function write({ types, client, epoch }: Applying, { object, holding }: Wo
   }
   if (kind !== 'upsert') return type.remove(id, client)
   if (content === null) throw new Error('its content was not sent, since it was here when that was asked')
-  await type.apply({ id, content, parts: object.parts.map(decodePart) }, client)
+  const ahead = staged.has(keyOf(object)) ? await takeStaged(client, object) : []
+  await type.apply({ id, content, parts: [...ahead, ...object.parts.map(decodePart)] }, client)
 }
 
 function trashReasonOf(object: AppliedObject, holding: Holding): TrashReason | undefined {

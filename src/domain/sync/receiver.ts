@@ -12,6 +12,8 @@ import { admitEither, admitLeader, assertProtocol, readCursors, staleEpoch } fro
 import { applyObjects } from './receiver-apply.ts'
 import { takeCandidates } from './receiver-candidates.ts'
 import { rereadBite } from './reread-bite.ts'
+import { stagedOf, stageParts } from './staged-parts.ts'
+import { decodePart } from './trash.ts'
 import {
   type ApplyAnswer,
   ApplyRequest,
@@ -24,6 +26,8 @@ import {
   DigestRequest,
   type HelloAnswer,
   HelloRequest,
+  type PartsAnswer,
+  PartsRequest,
   type PlanAnswer,
   PlanRequest,
   protocol,
@@ -43,6 +47,8 @@ export interface Receiver {
   plan(body: unknown): Promise<PlanAnswer>
   /** @throws SYNC_CURSOR */
   apply(body: unknown): Promise<ApplyAnswer>
+  /** Parts of an object too large for a request, ahead of it. */
+  parts(body: unknown): Promise<PartsAnswer>
   digest(body: unknown): Promise<DigestAnswer>
   bucket(body: unknown): Promise<BucketAnswer>
   /** A bite of a verification from rows. */
@@ -70,6 +76,7 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     hello: createReader(HelloRequest),
     plan: createReader(PlanRequest),
     apply: createReader(ApplyRequest),
+    parts: createReader(PartsRequest),
     digest: createReader(DigestRequest),
     bucket: createReader(BucketRequest),
     reread: createReader(RereadRequest),
@@ -83,6 +90,12 @@ export function createReceiver(options: ReceiverOptions): Receiver {
       return plan({ types, database: postgres }, request)
     },
     apply: (body) => applyObjects({ types, postgres }, read.apply(body)),
+    parts: async (body) => {
+      const request = read.parts(body)
+      await admitLeader(request, postgres, false)
+      await stageParts(postgres, request, request.parts.map(decodePart))
+      return { kept: request.parts.length }
+    },
     digest: async (body) => {
       const request = read.digest(body)
       return atOneInstant(postgres, request, async (client) => {
@@ -189,6 +202,7 @@ async function plan({ types, database }: Planning, { objects }: PlanRequest): Pr
   })
   const parts = new Map<string, string[]>()
   const here = new Set<string>()
+  const staged = await stagedOf(database, objects)
   for (const [name, group] of Map.groupBy(objects, ({ type }) => type)) {
     const ids = group.map(({ id }) => id)
     const type = types.get(name)
@@ -198,7 +212,7 @@ async function plan({ types, database }: Planning, { objects }: PlanRequest): Pr
   return {
     objects: objects.map(({ type, id }, index) => ({
       state: states[index] ?? 'send',
-      parts: parts.get(`${type} ${id}`) ?? [],
+      parts: [...(parts.get(`${type} ${id}`) ?? []), ...(staged.get(`${type} ${id}`) ?? [])],
       has: here.has(`${type} ${id}`),
     })),
   }

@@ -10,6 +10,9 @@ import {
   DigestAnswer,
   type DigestRequest,
   HelloAnswer,
+  PartsAnswer,
+  type PartsAnswer as PartsAnswerType,
+  type PartsRequest,
   PlanAnswer,
   type PlanRequest,
   protocol,
@@ -33,6 +36,8 @@ export interface RemoteSite {
   hello(speaker: Omit<Speaker, 'lineage'> & { lineage: string | null }, look: boolean): Promise<HelloAnswer>
   plan(speaker: Speaker, request: Without<PlanRequest>): Promise<PlanAnswer>
   apply(speaker: Speaker, request: Without<ApplyRequest>): Promise<ApplyAnswer>
+  /** Sends parts ahead of an object that is too large for a request. */
+  parts(speaker: Speaker, request: Without<PartsRequest>): Promise<PartsAnswerType>
   digest(speaker: Speaker, request: Without<DigestRequest>): Promise<DigestAnswer>
   bucket(speaker: Speaker, request: Without<BucketRequest>): Promise<BucketAnswer>
   reread(speaker: Speaker, request: Without<RereadRequest>): Promise<RereadAnswer>
@@ -62,6 +67,7 @@ export function createRemoteSite(client: SiteClient, signal?: AbortSignal): Remo
     hello: (speaker, look) => hello(speaker, { leader: speaker.name, look }),
     plan: ask('plan', readers.plan, { maxBytes: largeAnswer }),
     apply: ask('apply', readers.apply, { timeoutMs: 120_000 }),
+    parts: ask('parts', readers.parts, { timeoutMs: 120_000 }),
     digest: ask('digest', readers.digest),
     bucket: ask('bucket', readers.bucket, { maxBytes: largeAnswer }),
     reread: ask('reread', readers.reread, { maxBytes: largeAnswer }),
@@ -90,6 +96,7 @@ const readers = {
   hello: createReader(HelloAnswer),
   plan: createReader(PlanAnswer),
   apply: createReader(ApplyAnswer),
+  parts: createReader(PartsAnswer),
   digest: createReader(DigestAnswer),
   bucket: createReader(BucketAnswer),
   reread: createReader(RereadAnswer),

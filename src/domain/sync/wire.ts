@@ -94,6 +94,9 @@ export const ApplyAnswer = Type.Object({
   ),
 })
 
+export const PartsRequest = Type.Object({ ...sender, type: Name, id: Id, parts: Type.Array(Part) }, strict)
+export const PartsAnswer = Type.Object({ kept: Type.Integer({ minimum: 0 }) })
+
 export const DigestRequest = Type.Object(
   {
     ...sender,
@@ -158,6 +161,8 @@ export type PlanAnswer = Static<typeof PlanAnswer>
 export type ApplyRequest = Static<typeof ApplyRequest>
 export type ApplyAnswer = Static<typeof ApplyAnswer>
 export type AppliedObject = Static<typeof AppliedObject>
+export type PartsRequest = Static<typeof PartsRequest>
+export type PartsAnswer = Static<typeof PartsAnswer>
 export type DigestRequest = Static<typeof DigestRequest>
 export type DigestAnswer = Static<typeof DigestAnswer>
 export type BucketRequest = Static<typeof BucketRequest>

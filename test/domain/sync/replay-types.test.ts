@@ -1,13 +1,17 @@
+import { randomBytes } from 'node:crypto'
 import { buffer } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
 import type { Service } from '../../../src/core/lifecycle.ts'
 import type { Bodies } from '../../../src/domain/bodies/bodies.ts'
+import { createPostgresStore } from '../../../src/domain/state/stores/postgres.ts'
 import { createSyncLease } from '../../../src/domain/sync/lease.ts'
 import { createSyncPrune } from '../../../src/domain/sync/prune.ts'
+import type { RemoteSite } from '../../../src/domain/sync/remote-site.ts'
 import { createReplay } from '../../../src/domain/sync/replay.ts'
 import { createSeeding } from '../../../src/domain/sync/seeding.ts'
 import { createSyncService } from '../../../src/domain/sync/sync-service.ts'
 import type { Postgres } from '../../../src/platform/postgres/postgres.ts'
+import { SITE_UNREACHABLE } from '../../../src/platform/replication/client-errors.ts'
 import { atEndOfTest, eventually } from '../../support/processes.ts'
 import { createFiveTypes, putBody, putDevices, putJobs, putPushes, putStates } from './five-types.ts'
 import {
@@ -102,6 +106,33 @@ describe('the service that replays', () => {
     expect(await pair.verify(true)).toMatchObject({ differing: 0, fromRows: true })
     const { stream } = await there.get(id)
     expect((await buffer(stream)).length).toBe(1_500_000)
+  }, 60_000)
+
+  it('brings a device whose states are more than a request can hold, also after a cut between its parts', async () => {
+    const pair = await openReplayPair(createFiveTypes(new Map()))
+    const { postgres } = pair.leader
+    const store = createPostgresStore({ database: postgres, place: 'test:' })
+    for (let counter = 1; counter <= 5; counter++) {
+      await store.set('phone', { type: '', uuid: 'large', counter }, randomBytes(4_500_000), {})
+    }
+    let sent = 0
+    const cut: RemoteSite = {
+      ...pair.remote,
+      parts: async (...args) => {
+        if (++sent === 3) throw SITE_UNREACHABLE({ site: 'there', reason: 'cut by the test' })
+        return pair.remote.parts(...args)
+      },
+    }
+    await expect(pair.link(cut).then((link) => pair.settle(link))).rejects.toMatchObject({
+      code: 'SITE_UNREACHABLE',
+    })
+    await pair.settle()
+    expect(await contentOf(pair.replica)).toEqual(await contentOf(pair.leader))
+    const { rows } = await pair.replica.postgres.query<{ states: number; waiting: number }>(
+      'SELECT (SELECT count(*)::int FROM states) AS states, (SELECT count(*)::int FROM sync_parts) AS waiting',
+    )
+    expect(rows).toEqual([{ states: 5, waiting: 0 }])
+    expect(await quarantineOf(pair.leader)).toEqual([])
   }, 60_000)
 
   it('waits for a replica that is away, says so, and goes on by itself when it is back', async () => {

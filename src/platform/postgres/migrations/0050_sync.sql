@@ -166,6 +166,16 @@ CREATE TABLE sync_trash (
 CREATE INDEX sync_trash_object ON sync_trash (type, id);
 CREATE INDEX sync_trash_at ON sync_trash (at);
 
+-- On a replica: parts of objects that are too large for one request, until they are applied.
+CREATE TABLE sync_parts (
+  type   text COLLATE "C" NOT NULL,
+  id     text COLLATE "C" NOT NULL,
+  sha256 text NOT NULL,
+  bytes  bytea NOT NULL,
+  at     timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (type, id, sha256)
+);
+
 -- On a site that led and is a replica now: what it had numbered above its cursors, or not numbered yet (then without
 -- position, kind and hash). Nobody else may have it: candidates of a hard fail-over.
 CREATE TABLE sync_tail (

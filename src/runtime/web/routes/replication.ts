@@ -13,6 +13,8 @@ import {
   DigestRequest,
   HelloAnswer,
   HelloRequest,
+  PartsAnswer,
+  PartsRequest,
   PlanAnswer,
   PlanRequest,
   RereadAnswer,
@@ -82,6 +84,13 @@ const callsOf = (receiver: Receiver): Call[] => [
     body: ApplyRequest,
     answer: ApplyAnswer,
     work: receiver.apply,
+  },
+  {
+    path: 'parts',
+    summary: 'Keeps parts of an object that is too large for one request until it is applied',
+    body: PartsRequest,
+    answer: PartsAnswer,
+    work: receiver.parts,
   },
   {
     path: 'digest',
