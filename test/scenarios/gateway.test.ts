@@ -89,7 +89,8 @@ it('changes nothing by a revision that does not come up, and says what it printe
     /by itself \(exit code 3\)[^]*cannot open the frobnicator/,
   )
   expect(await fail('--env', 'BREAK=bad-smoke')).toContain('the smoke request /livez was answered 500')
-  expect(await fail('--', '/nowhere/at-all')).toContain('ENOENT')
+  expect(await fail('--', '/nowhere/at-all')).toContain('there is no program /nowhere/at-all')
+  expect(await fail('--directory', '/nowhere')).toContain('there is no directory /nowhere')
 
   expect(new Set(await asking.stop())).toEqual(new Set(['one']))
   expect(await pidOf(site, 'one')).toBe(before)

@@ -36,14 +36,14 @@ export const registerGateway: RegisterVerb = (program, cli) => {
 interface RevisionOptions {
   revision?: string
   directory?: string
-  env: string[]
+  env?: string[]
 }
 
 const revisionOptions = (command: Command): Command =>
   command
     .option('--revision <name>', 'its name; r1, r2, … unless given', readRevision)
     .option('--directory <path>', 'where it is started; this directory, or that of the current revision')
-    .option('--env <name=value>', 'added to its environment; may be repeated', readVariable, [])
+    .option('--env <name=value>', 'added to its environment; may be repeated', readVariable)
 
 function readRevision(text: string): string {
   if (revisionName.test(text)) return text
@@ -52,7 +52,7 @@ function readRevision(text: string): string {
   )
 }
 
-function readVariable(text: string, before: string[]): string[] {
+function readVariable(text: string, before: string[] = []): string[] {
   if (/^[A-Za-z_]\w*=/.test(text)) return [...before, text]
   throw new InvalidArgumentError('It must be NAME=VALUE.')
 }
@@ -67,7 +67,7 @@ const requestOf = (command: string[], { revision, directory, env }: RevisionOpti
   ...(command.length > 0 ? { command } : {}),
   ...(revision === undefined ? {} : { revision }),
   ...(directory === undefined ? {} : { directory: path.resolve(directory) }),
-  ...(env.length > 0 ? { environment: Object.fromEntries(env.map(splitVariable)) } : {}),
+  ...(env ? { environment: Object.fromEntries(env.map(splitVariable)) } : {}),
 })
 
 function splitVariable(text: string): [string, string] {

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, existsSync, openSync } from 'node:fs'
 import type { Clock } from '../../core/clock.ts'
 import { codeOf } from '../../core/errors.ts'
 import { processIdentity } from './process-identity.ts'
@@ -54,7 +54,9 @@ export async function launchProcess(options: LaunchOptions): Promise<TargetProce
       detached: true,
       stdio: ['ignore', output, output],
     })
-    await new Promise<void>((done, fail) => child.once('spawn', done).once('error', fail))
+    await new Promise<void>((done, fail) =>
+      child.once('spawn', done).once('error', (error) => fail(explained(error, spec))),
+    )
     const pid = child.pid ?? 0
     const identity = processIdentity(pid) ?? 'gone'
     // Its answer to a signal that cannot be sent; the exit says the rest.
@@ -66,6 +68,13 @@ export async function launchProcess(options: LaunchOptions): Promise<TargetProce
   } finally {
     closeSync(output)
   }
+}
+
+/** The system says the same of a program that is missing and of a directory. */
+function explained(error: Error, { command, directory }: RevisionSpec): Error {
+  if (codeOf(error) !== 'ENOENT') return error
+  const missing = existsSync(directory) ? `program ${command[0]}` : `directory ${directory}`
+  return new Error(`there is no ${missing}`, { cause: error })
 }
 
 const lookMs = 250
