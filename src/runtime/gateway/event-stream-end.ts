@@ -1,8 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { OpenStream } from './lease.ts'
+import { createLull } from './lull.ts'
 
-/** Longest wait for the end of an event, ms. */
-const eventMs = 2_000
 /** When the clients come again, ms; not all at once. */
 const comeAgain = { leastMs: 500, spreadMs: 2_500 }
 
@@ -18,30 +17,30 @@ export function endOfEvents(
   const encoding = answer.headers['content-encoding'] ?? 'identity'
   const readable = encoding === 'identity'
   let tail = '\n\n'
-  let closing = false
 
-  const isBetweenEvents = (): boolean => !readable || /(\r\n|\n|\r)\1$/.test(tail)
-  const finish = (): void => {
+  const finish = (whole: boolean): void => {
     if (response.writableEnded || response.destroyed) return
     answer.unpipe(response)
     // It has promised a length that it will not have.
     if (answer.headers['content-length'] !== undefined) response.destroy()
-    else response.end(readable ? `retry: ${retryMs()}\n\n` : undefined)
+    else response.end(readable && whole ? `retry: ${retryMs()}\n\n` : undefined)
     leave()
   }
+  const lull = createLull({
+    isWhole: () => {
+      const between = !readable || /(\r\n|\n|\r)\1$/.test(tail)
+      return between && answer.readableLength === 0 && !response.writableNeedDrain
+    },
+    onLull: finish,
+  })
   // After the pipe's own listener, so what came is on its way already.
   answer.on('data', (chunk: Buffer) => {
     tail = (tail + chunk.subarray(-4).toString('latin1')).slice(-4)
-    if (closing && isBetweenEvents()) finish()
+    lull.note()
   })
-  return {
-    close: () => {
-      if (closing) return
-      closing = true
-      if (isBetweenEvents()) finish()
-      else setTimeout(finish, eventMs).unref()
-    },
-  }
+  response.on('drain', lull.note)
+  response.once('close', lull.cancel)
+  return { close: lull.seek }
 }
 
 const retryMs = (): number => Math.round(comeAgain.leastMs + Math.random() * comeAgain.spreadMs)

@@ -2,12 +2,12 @@ import { type ClientRequest, type IncomingMessage, request as open, STATUS_CODES
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { OpenStream } from './lease.ts'
+import { createLull } from './lull.ts'
 import { closeFrame, createFrameTracker } from './websocket-frames.ts'
 
 /** RFC 6455, registered codes: the server restarts, the client should come again after a random moment. */
 const serviceRestart = 1012
-/** Longest wait for the end of a frame, and then for the client's own Close, ms. */
-const frameMs = 2_000
+/** Longest wait for the client's own Close, ms. */
 const goodbyeMs = 3_000
 const handshakeMs = 30_000
 
@@ -81,13 +81,12 @@ export function headOf(status: number, headers: readonly string[]): string {
 
 function relay({ socket, head, onStream }: SocketExchange, link: Socket, linkHead: Buffer): void {
   const frames = createFrameTracker()
-  let closing = false
   let closed = false
   link.setNoDelay(true)
   link.setKeepAlive(true, 30_000)
 
   const sayGoodbye = (whole: boolean): void => {
-    if (closed || frames.closed) return
+    if (frames.closed) return
     closed = true
     // What the target still says is not passed on; what the client says is, until it has closed.
     link.resume()
@@ -95,15 +94,23 @@ function relay({ socket, head, onStream }: SocketExchange, link: Socket, linkHea
     else socket.destroy()
     setTimeout(() => socket.destroy(), goodbyeMs).unref()
   }
+  const lull = createLull({ isWhole: () => frames.between && !socket.writableNeedDrain, onLull: sayGoodbye })
   const fromTarget = (bytes: Buffer): void => {
     if (closed) return
     const end = frames.feed(bytes)
-    const last = closing && end !== undefined && !frames.closed
-    if (!socket.write(last ? bytes.subarray(0, end) : bytes)) link.pause()
-    if (last) sayGoodbye(true)
+    // One that never pauses is ended between two frames all the same.
+    const cut = lull.overdue && end !== undefined && !frames.closed
+    if (!socket.write(cut ? bytes.subarray(0, end) : bytes)) link.pause()
+    if (cut) {
+      lull.cancel()
+      sayGoodbye(true)
+    } else lull.note()
   }
   link.on('data', fromTarget)
-  socket.on('drain', () => link.resume())
+  socket.on('drain', () => {
+    link.resume()
+    lull.note()
+  })
   socket.on('data', (bytes: Buffer) => void (link.write(bytes) || socket.pause()))
   link.on('drain', () => socket.resume())
   link.on('end', () => socket.end())
@@ -112,15 +119,11 @@ function relay({ socket, head, onStream }: SocketExchange, link: Socket, linkHea
   if (linkHead.length > 0) fromTarget(linkHead)
   if (head.length > 0) link.write(head)
 
-  const over = onStream({
-    close: () => {
-      if (closing) return
-      closing = true
-      if (frames.between) sayGoodbye(true)
-      else setTimeout(() => sayGoodbye(false), frameMs).unref()
-    },
+  const over = onStream({ close: lull.seek })
+  socket.once('close', () => {
+    lull.cancel()
+    over()
   })
-  socket.once('close', over)
 }
 
 /** An end of one is the end of the other, when what was written has gone out. */

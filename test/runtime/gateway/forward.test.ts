@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { Agent, createServer, type RequestListener } from 'node:http'
+import { Agent, createServer, get, type IncomingMessage, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { expect, it, onTestFinished } from 'vitest'
@@ -18,7 +18,11 @@ async function serve(listener: (...exchange: Parameters<RequestListener>) => unk
 }
 
 /** A server that passes each request on to the ports, one after the other until one is reached. */
-async function passTo(ports: number[], outcomes: Outcome[], agent?: Agent): Promise<string> {
+async function passTo(
+  ports: number[],
+  outcomes: Outcome[],
+  { agent, onStream = () => undefined }: { agent?: Agent; onStream?(close: () => void): void } = {},
+): Promise<string> {
   const origin = { for: '', proto: 'http', host: 'x', secure: false, trusted: true }
   const port = await serve(async (request, response) => {
     for (const each of ports) {
@@ -29,7 +33,10 @@ async function passTo(ports: number[], outcomes: Outcome[], agent?: Agent): Prom
         headers: requestHeaders(request, { origin, requestId: 'id', cookies: undefined }),
         to: { port: each, ...(agent ? { agent } : {}) },
         answerHeaders: (answer) => answerHeaders(answer, 'id', []),
-        onStream: () => () => undefined,
+        onStream: ({ close }) => {
+          onStream(close)
+          return () => undefined
+        },
       })
       outcomes.push(outcome)
       if (outcome !== 'unreached') break
@@ -62,11 +69,31 @@ it('sends a request again over a new connection when a kept one was closed, but 
   const outcomes: Outcome[] = []
   const agent = new Agent({ keepAlive: true })
   onTestFinished(() => agent.destroy())
-  const url = await passTo([port], outcomes, agent)
+  const url = await passTo([port], outcomes, { agent })
   expect(await (await fetch(url)).text()).toBe('ok')
   expect(await (await fetch(url)).text()).toBe('ok')
   expect(await (await fetch(url)).text()).toBe('ok')
   expect((await fetch(url, { method: 'POST', body: 'x' })).status).toBe(502)
   expect(methods).toEqual(['GET', 'GET', 'GET', 'GET', 'POST'])
   expect(outcomes).toEqual(['over', 'over', 'over', 'broke-off'])
+})
+
+it('ends an event stream only when its reader has all that was sent', async () => {
+  const event = `data: ${'x'.repeat(1_000)}\n\n`
+  const sent = event.repeat(4_000)
+  const port = await serve((_request, response) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    // More than all buffers on the way hold, and then it has nothing more to say, and stays.
+    response.write(sent)
+  })
+  const { promise: streaming, resolve } = Promise.withResolvers<() => void>()
+  const url = await passTo([port], [], { onStream: resolve })
+  const request = get(url)
+  const [answer] = (await once(request, 'response')) as [IncomingMessage]
+  const close = await streaming
+  // Nobody has read anything yet.
+  close()
+  const said = await text(answer)
+  expect(said.slice(0, sent.length) === sent).toBe(true)
+  expect(said.slice(sent.length)).toMatch(/^retry: \d+\n\n$/)
 })
