@@ -134,6 +134,21 @@ describe('replay', () => {
     expect(await quarantineOf(pair.leader)).toEqual([])
   })
 
+  it('goes back with a replica that was restored from a back-up', async () => {
+    const pair = await openReplayPair()
+    await pair.leader.postgres.query(insertThings, [1, 100])
+    await pair.settle()
+    await putThing(pair.leader.postgres, 'thing-1', 'later')
+    await pair.settle()
+    // As if it had never got anything.
+    await pastTheFence(pair.replica, 'DELETE FROM things')
+    await pastTheFence(pair.replica, 'DELETE FROM changes')
+    await pastTheFence(pair.replica, 'UPDATE sync_cursors SET pos = 0')
+    await pair.settle()
+    await expectEqual(pair)
+    expect(await pair.verify(true)).toMatchObject({ differing: 0 })
+  })
+
   it('is not harmed by two that send at once', async () => {
     const pair = await openReplayPair()
     await pair.leader.postgres.query(insertThings, [1, 400])

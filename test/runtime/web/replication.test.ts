@@ -58,6 +58,10 @@ describe('PUT /v1/replicas/:name', () => {
       site: { name: 'a', role: 'leader', epoch: 1, pending: { changes: 0 } },
       replicas: [{ name: 'b', policy: { '*': 'replace' }, lag: { changes: 0 }, quarantine: { failed: 0 } }],
     })
+    const metrics = await (await send(a, 'GET', '/metrics', { key: viewer })).text()
+    expect(metrics).toContain('baton_sync_lag_seconds{replica="b"} 0')
+    expect(metrics).toContain('baton_sync_quarantine{replica="b",kind="held"} 0')
+    expect(metrics).toContain('baton_sync_pending_changes 0')
   })
 
   it('says what is wrong with a site, and leaves both as they were', async () => {
