@@ -48,10 +48,15 @@ async function assertNoTail(client: Queryable): Promise<void> {
   if (rows.length > 0) throw SYNC_TAIL_LEFT({}, { retryAfterMs: 1_000 })
 }
 
-/** The other way round: the sender led before, and brings what this leader never got. @throws as `admitLeader` */
+/**
+ * The other way round: the sender led before, and brings what this leader never got. Takes no lock: what is written for it
+ * meets the fence, which whoever ends this site's role holds, and takes before the row.
+ *
+ * @throws as `admitLeader`
+ */
 export async function admitFormerLeader(sender: Sender, client: Queryable): Promise<void> {
   assertProtocol(sender.protocol)
-  const site = await readSite(client, true)
+  const site = await readSite(client, false)
   assertLineage(sender, site)
   const epoch = Number(site.epoch)
   if (site.role !== 'leader') throw SITE_IS_NO_REPLICA()

@@ -181,7 +181,11 @@ function createLine(options: ReplayOptions, signal: AbortSignal) {
 async function pass(options: ReplayOptions, link: Link): Promise<boolean> {
   const heads = await options.sequencer.heads()
   const untilMs = options.clock.monotonicMs() + passMs
-  const behind = heads.flatMap((head, shard) => (head > (link.cursors[shard] ?? 0) ? [shard] : []))
+  // Also those whose last answer was lost, though nothing new is to be sent.
+  const behind = heads.flatMap((head, shard) => {
+    const cursor = link.cursors[shard] ?? 0
+    return head > cursor || cursor > (link.heard[shard] ?? cursor) ? [shard] : []
+  })
   const isBusy = behind.length > 0
   const work = async (): Promise<void> => {
     for (let shard = behind.shift(); shard !== undefined; shard = behind.shift()) {

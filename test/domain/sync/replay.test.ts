@@ -120,12 +120,20 @@ describe('replay', () => {
     const pair = await openReplayPair()
     await poison(pair, 'thing-3')
     await pair.leader.postgres.query(insertThings, [1, 20])
-    await pair.leader.sending.sequencer.drain()
-    for (let nth = 1; nth < 60; nth++) {
-      const line = cutting(pair.remote, 'after', nth)
-      await pair.settle(await pair.link(line.remote).catch(() => undefined)).catch(() => undefined)
-      if (!line.isCut()) break
+    const losing: RemoteSite = {
+      ...pair.remote,
+      apply: async (speaker, request) => {
+        const answer = await pair.remote.apply(speaker, request)
+        if (request.objects.some(({ id }) => id === 'thing-3')) {
+          throw SITE_UNREACHABLE({ site: 'there', reason: 'cut by the test' })
+        }
+        return answer
+      },
     }
+    const lost = pair.link(losing).then((link) => pair.settle(link))
+    await expect(lost).rejects.toMatchObject({ code: 'SITE_UNREACHABLE' })
+    expect(await quarantineOf(pair.leader)).toEqual([])
+    await pair.settle()
     expect(await quarantineOf(pair.leader)).toEqual([{ id: 'thing-3', kind: 'failed' }])
     await heal(pair)
     await makeDue(pair.leader)
