@@ -129,7 +129,20 @@ test('under load a soft fail-over loses nothing, there and back, and the sites a
   const watch = watchOpen(sites)
   await eventually(() => expect(load.accepted.jobs.length).toBeGreaterThan(12), { timeoutMs: 20_000 })
 
+  await a.operate('PUT', '/v1/devices/listener', { user: 'ben', transports: [] })
+  const listening = a.call('GET', '/v1/listen?device=listener')
+  await eventually(async () => {
+    const { rows } = await a.postgres.query(
+      `SELECT FROM devices WHERE id = 'listener' AND listen_id IS NOT NULL`,
+    )
+    expect(rows).toHaveLength(1)
+  })
+  const began = performance.now()
   await a.operate('POST', '/v1/fail-over', { mode: 'soft', to: 'b' })
+  // Whoever waits is asked to come again, long before the 25 s of a listen are over, and finds the gate.
+  expect((await listening).status).toBe(204)
+  expect(performance.now() - began).toBeLessThan(15_000)
+  expect((await a.call('GET', '/v1/listen?device=listener')).status).toBe(503)
   const there = await untilOver(a)
   expect(there).toMatchObject({ phase: 'done', error: null })
   await Promise.all([a.is('replica', 'closed'), b.is('leader', 'open')])

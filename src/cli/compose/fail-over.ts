@@ -60,6 +60,7 @@ export function createFailOverParts(parts: Parts, types: readonly ReplicatedType
     isSeeded: () => seeding.isDone(),
     connect,
     succession,
+    name,
     version: readVersion(),
     log,
   })

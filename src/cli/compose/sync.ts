@@ -136,10 +136,17 @@ export function createSyncService(
   })
 }
 
+export interface SyncWebParts {
+  types: readonly ReplicatedType[]
+  audit: AuditLog
+  /** As of a receiver. */
+  onSuperseded(): void
+}
+
 /** What operators ask of replicas; its routes, and those that a leader speaks to. */
 export function createSyncWeb(
   ground: Parts,
-  { types, audit }: { types: readonly ReplicatedType[]; audit: AuditLog },
+  { types, audit, onSuperseded }: SyncWebParts,
 ): { plugin: ReturnType<typeof createSyncRoutes>; replicas: Replicas } {
   const postgres = openSyncPostgres(ground)
   const sending = createSending(ground, postgres, types)
@@ -154,6 +161,7 @@ export function createSyncWeb(
       name: sending.name,
       version: readVersion(),
       log: ground.log,
+      onSuperseded,
     }),
     audit,
   })

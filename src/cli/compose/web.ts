@@ -155,8 +155,10 @@ interface SitesParts {
 /** Replicas and fail-overs. */
 function createSites(ground: Ground, { bodies, audit, site }: SitesParts) {
   const types = createReplicatedTypes(ground, bodies)
-  const { failOvers } = createFailOverParts(ground, types)
-  const { plugin, replicas } = createSyncWeb(ground, { types, audit })
+  const { failOvers, lookOut } = createFailOverParts(ground, types)
+  // Also without a worker a site that has been superseded closes.
+  const onSuperseded = (): void => void lookOut.ask()
+  const { plugin, replicas } = createSyncWeb(ground, { types, audit, onSuperseded })
   const routes = createFailOverRoutes({ failOvers, refresh: () => site.refresh() })
   return { failOvers, replicas, plugins: [plugin, routes] }
 }

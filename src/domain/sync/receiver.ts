@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream'
 import { messageOf } from '../../core/errors.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Postgres, Queryable } from '../../platform/postgres/postgres.ts'
-import { EPOCH_STALE } from '../../platform/replication/errors.ts'
+import { EPOCH_STALE, SITE_LEADS } from '../../platform/replication/errors.ts'
 import type { ReplicatedType } from '../../platform/replication/replicated.ts'
 import type { Site, SiteState } from '../../platform/replication/site.ts'
 import type { Digests } from './digests.ts'
@@ -67,6 +67,8 @@ export interface ReceiverOptions {
   name: string
   version: string
   log: Log
+  /** Told when a site says hello that leads at a higher epoch than this one, which leads too. */
+  onSuperseded?(): void
 }
 
 export function createReceiver(options: ReceiverOptions): Receiver {
@@ -152,6 +154,7 @@ async function hello(options: ReceiverOptions, request: HelloRequest): Promise<H
     if (state.role !== before.role) log.info({ leader, epoch }, 'this site is a replica now')
     return await tell(options, state)
   } catch (error) {
+    if (SITE_LEADS.is(error)) options.onSuperseded?.()
     // The other one has to learn how far behind it is.
     if (EPOCH_STALE.is(error)) throw staleEpoch(epoch, await site.read(postgres))
     log.warn({ leader, epoch, reason: messageOf(error) }, 'a site that would lead this one was refused')

@@ -133,6 +133,7 @@ function engineOf(pair: Pair, half: Half, options: Partial<FailOverEngineOptions
     isSeeded: async () => true,
     connect: async (name) => (name === 'b' && half === pair.a ? pair.wire : undefined),
     succession: successionOf(pair, postgres),
+    name: half.name,
     version,
     log,
     ...options,

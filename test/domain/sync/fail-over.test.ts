@@ -397,3 +397,23 @@ test('nothing is applied at a site that has not handed over yet what only it had
   const window = { protocol: 1, lineage, epoch: 2, shard: 0, window: { from: 0, to: 0 }, objects: [] }
   await expect(a.receiver.apply(window)).rejects.toMatchObject({ code: 'SYNC_TAIL_LEFT' })
 })
+
+test('a site that handed over to one that is gone too takes over again, with what only it had', async () => {
+  const pair = await openPair([createReplicatedDevice()])
+  const { a, b } = pair
+  await addDevice(a, 'only-here', 'ann')
+  await pair.failOvers(b).begin({ mode: 'hard', to: 'b', confirm: 'a', actor: 'anna' })
+  await pair.lookOut().ask()
+  b.receiver.candidates = async () => {
+    throw new Error('away')
+  }
+  await pair.lookOut().step()
+  expect(await last(a)).toMatchObject({ phase: 'demoting', mode: 'hard' })
+  expect((await a.postgres.query('SELECT FROM sync_tail')).rows).toHaveLength(1)
+  const back = await pair.failOvers(a).begin({ mode: 'hard', to: 'a', confirm: 'b', actor: 'anna' })
+  expect(back).toMatchObject({ phase: 'done', epoch: 3 })
+  expect(await a.site.read()).toMatchObject({ role: 'leader', intake: 'open', epoch: 3 })
+  expect((await a.postgres.query('SELECT FROM sync_tail')).rows).toEqual([])
+  const { rows } = await a.postgres.query<{ id: string }>('SELECT id FROM change_pending')
+  expect(rows).toEqual([{ id: 'only-here' }])
+})

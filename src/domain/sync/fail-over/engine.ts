@@ -22,6 +22,8 @@ export interface FailOverEngineOptions {
   /** By the name of a replica; undefined when none is registered under it. */
   connect(name: string, state: SiteState): Promise<OtherSite | undefined>
   succession: Succession
+  /** This site's. */
+  name: string
   /** Of this release. */
   version: string
   log: Log

@@ -8,6 +8,7 @@ import { REPLICA_NOT_FOUND } from '../protocol-errors.ts'
 import type { FailOverEngine } from './engine.ts'
 import { abortedBy } from './engine.ts'
 import {
+  FAIL_OVER_ABORTED,
   FAIL_OVER_COMMITTED,
   FAIL_OVER_NONE,
   FAIL_OVER_NOT_HERE,
@@ -136,12 +137,20 @@ async function beginHard(options: FailOversOptions, wish: Wish): Promise<FailOve
   const given = state.role === 'leader' ? await takeBack(options, wish) : state
   if (given.role !== 'replica') throw FAIL_OVER_NOT_HERE({ reason: 'it leads already, or is alone.' })
   assertConfirmed(given, wish)
+  await leaveHandOver(options, wish)
   const begun = await begin(options, wish, async () => ({
     phase: 'promoting' as const,
     epoch: given.epoch + 1,
   }))
   await engine.step()
   return (await rows.list(shown)).find(({ id }) => id === begun.id) ?? begun
+}
+
+/** The site to which this one hands over what only it had is gone too. */
+async function leaveHandOver({ rows }: FailOversOptions, { actor }: Wish): Promise<void> {
+  const running = await rows.running()
+  if (running?.mode === 'hard' && running.phase === 'demoting')
+    await rows.finish(running, 'aborted', { error: FAIL_OVER_ABORTED({ actor }) })
 }
 
 /** @throws FAIL_OVER_UNCONFIRMED */

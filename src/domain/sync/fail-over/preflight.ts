@@ -12,6 +12,8 @@ export interface PreflightOptions {
   state: SiteState
   target: string
   other: OtherSite | undefined
+  /** This site's. */
+  name: string
   /** Of this release. */
   version: string
   isSeeded(): Promise<boolean>
@@ -31,7 +33,10 @@ export async function preflight(options: PreflightOptions): Promise<string[]> {
   return [...(state.intake === 'closed' ? ['this site is closed'] : []), ...seeding, ...ours, ...theirs]
 }
 
-async function askOther(other: OtherSite, { state, target, version }: PreflightOptions): Promise<string[]> {
+async function askOther(
+  other: OtherSite,
+  { state, target, version, name }: PreflightOptions,
+): Promise<string[]> {
   try {
     const hello = await other.hello()
     const troubles: string[] = []
@@ -39,6 +44,8 @@ async function askOther(other: OtherSite, { state, target, version }: PreflightO
       troubles.push(`${target} speaks protocol ${hello.protocol}, not ${protocol}`)
     if (hello.version !== version)
       troubles.push(`${target} runs release ${hello.version}, this site ${version}: bring both to the same`)
+    if (hello.name === name)
+      troubles.push(`${target} has the name of this site, ${name}: set SITE there or here`)
     if (hello.role !== 'replica') troubles.push(`${target} is no replica (it is ${hello.role})`)
     if (hello.lineage !== state.lineage) troubles.push(`${target} is of another lineage`)
     if (hello.epoch > state.epoch)

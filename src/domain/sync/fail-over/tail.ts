@@ -56,8 +56,8 @@ export function createTail(options: TailOptions): Tail {
       for (const [index, object] of objects.entries()) {
         const state = stateOf(results[index], object, tries)
         if (state === undefined) continue
-        report[state] = (report[state] ?? 0) + 1
-        await conclude(options, types.get(object.type), { object, state })
+        const isOurs = await conclude(options, types.get(object.type), { object, state })
+        report[state] = (report[state] ?? 0) + (isOurs ? 1 : 0)
       }
       return report
     },
@@ -146,24 +146,28 @@ interface Conclusion {
 /** With these the other site has what this one has. With any other its own version, or none, takes this one's place. */
 const isSame = new Set(['adopted', 'current'])
 
+/** @returns false when another runner has done it */
 async function conclude(
   { postgres, epoch }: TailOptions,
   type: ReplicatedType | undefined,
   { object, state }: Conclusion,
-): Promise<void> {
+): Promise<boolean> {
   const now = await epoch()
-  await postgres.transaction(async (client: Client) => {
+  return postgres.transaction(async (client: Client) => {
     await client.query(`SELECT set_config('baton.applying', 'on', true)`)
-    if (type && object.content !== null && !isSame.has(state)) {
-      await discard(type, { id: object.id, reason: 'replaced', content: object.content, epoch: now }, client)
-      await type.remove(object.id, client)
-    }
     const { rows } = await client.query<{ shard: number }>(
       'DELETE FROM sync_tail WHERE type = $1 AND id = $2 RETURNING shard',
       [object.type, object.id],
     )
-    if (rows[0] && object.kind === 'upsert' && isSame.has(state))
-      await vouch(client, { object, shard: rows[0].shard, epoch: now })
+    const [left] = rows
+    if (!left) return false
+    if (object.content === null) return true
+    if (isSame.has(state)) await vouch(client, { object, shard: left.shard, epoch: now })
+    else if (type) {
+      await discard(type, { id: object.id, reason: 'replaced', content: object.content, epoch: now }, client)
+      await type.remove(object.id, client)
+    }
+    return true
   })
 }
 
