@@ -174,7 +174,7 @@ async function packOne(
       },
     }
   } catch (error) {
-    if (!isOfObject(error)) throw error
+    if (!isOfObject(error) && !isOfStores(error)) throw error
     return { type, id, kind: 'failed', reason: messageOf(error) }
   }
 }
@@ -214,6 +214,9 @@ export function isOfObject(error: unknown): boolean {
   const refusal = refusalOf(error)
   return refusal === undefined || isOfRequest(refusal.status)
 }
+
+/** The stores of bodies over there cannot take it now, which holds up bodies and nothing else. */
+const isOfStores = (error: unknown): boolean => refusalOf(error)?.code.startsWith('BODY_') === true
 
 /** What was sent cannot be taken, whoever sends it and whenever. */
 export const isOfRequest = (status: number): boolean => [400, 413, 422, 500].includes(status)

@@ -35,6 +35,10 @@ const trash = `DELETE FROM sync_trash WHERE n IN (
 const deletes = `DELETE FROM replica_deletes WHERE (replica, minute) IN (
     SELECT replica, minute FROM replica_deletes WHERE minute < now() - ${deletesKeptFor} LIMIT $1)`
 
+/** Of large objects that were never sent in the end. */
+const parts = `DELETE FROM sync_parts WHERE (type, id, sha256) IN (
+    SELECT type, id, sha256 FROM sync_parts WHERE at < now() - interval '1 day' LIMIT $1)`
+
 export function createSyncPrune({ postgres, batch = 1_000 }: SyncPruneOptions): SyncPrune {
   const empty = async (sql: string, signal: AbortSignal | undefined): Promise<number> => {
     let total = 0
@@ -45,10 +49,13 @@ export function createSyncPrune({ postgres, batch = 1_000 }: SyncPruneOptions): 
     }
   }
   return {
-    run: async (signal) => ({
-      tombstones: await empty(tombstones, signal),
-      trash: await empty(trash, signal),
-      deletes: await empty(deletes, signal),
-    }),
+    run: async (signal) => {
+      await empty(parts, signal)
+      return {
+        tombstones: await empty(tombstones, signal),
+        trash: await empty(trash, signal),
+        deletes: await empty(deletes, signal),
+      }
+    },
   }
 }

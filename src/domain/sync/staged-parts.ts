@@ -11,9 +11,6 @@ interface Name {
   id: string
 }
 
-/** What nobody came back for. */
-const keptFor = `interval '1 day'`
-
 /** Again is no harm. @throws INPUT_INVALID for bytes that are not what they are called */
 export async function stageParts(
   database: Queryable,
@@ -28,7 +25,6 @@ export async function stageParts(
       [type, id, part.sha256, part.bytes],
     )
   }
-  await database.query(`DELETE FROM sync_parts WHERE at < now() - ${keptFor}`)
 }
 
 /** Sha256 of what waits, by `keyOf`. */

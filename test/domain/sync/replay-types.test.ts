@@ -11,7 +11,7 @@ import { createReplay } from '../../../src/domain/sync/replay.ts'
 import { createSeeding } from '../../../src/domain/sync/seeding.ts'
 import { createSyncService } from '../../../src/domain/sync/sync-service.ts'
 import type { Postgres } from '../../../src/platform/postgres/postgres.ts'
-import { SITE_UNREACHABLE } from '../../../src/platform/replication/client-errors.ts'
+import { SITE_REFUSED, SITE_UNREACHABLE } from '../../../src/platform/replication/client-errors.ts'
 import { atEndOfTest, eventually } from '../../support/processes.ts'
 import { createFiveTypes, putBody, putDevices, putJobs, putPushes, putStates } from './five-types.ts'
 import {
@@ -133,6 +133,28 @@ describe('the service that replays', () => {
     )
     expect(rows).toEqual([{ states: 5, waiting: 0 }])
     expect(await quarantineOf(pair.leader)).toEqual([])
+  }, 60_000)
+
+  it('sends the rest while the stores of bodies over there are away', async () => {
+    const opened = new Map<Postgres, Bodies>()
+    const pair = await openReplayPair(createFiveTypes(opened))
+    const { postgres } = pair.leader
+    const bodies = opened.get(postgres)
+    if (!bodies) throw new Error('no bodies')
+    const { id } = await putBody(bodies, 1_000)
+    await putJobs(postgres, 50)
+    const cause = { status: 503, code: 'BODY_UNAVAILABLE', detail: '', values: {}, retryAfterMs: 1_000 }
+    const full: RemoteSite = {
+      ...pair.remote,
+      upload: () =>
+        Promise.reject(SITE_REFUSED({ site: 'there', status: 503, code: cause.code, reason: '' }, { cause })),
+    }
+    await pair.settle(await pair.link(full))
+    expect((await contentOf(pair.replica)).size).toBe(50)
+    expect(await quarantineOf(pair.leader)).toEqual([{ id, kind: 'failed' }])
+    await makeDue(pair.leader)
+    await pair.settle()
+    expect(await contentOf(pair.replica)).toEqual(await contentOf(pair.leader))
   }, 60_000)
 
   it('waits for a replica that is away, says so, and goes on by itself when it is back', async () => {
