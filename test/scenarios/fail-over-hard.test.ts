@@ -15,6 +15,16 @@ async function putState(site: SiteOfTwo, device: string, value: string): Promise
   if (!reply.ok) throw new Error(await reply.text())
 }
 
+async function putBody(site: SiteOfTwo, body: string): Promise<string> {
+  const reply = await fetch(`${site.address}/v1/bodies`, {
+    method: 'PUT',
+    body,
+    headers: { authorization: `Bearer ${producerKey}`, 'content-type': 'application/octet-stream' },
+  })
+  const { id } = (await reply.json()) as { id: string }
+  return id
+}
+
 const stateAt = async (site: SiteOfTwo, device: string): Promise<string> =>
   (await site.call('GET', statePath(device))).text
 
@@ -37,12 +47,6 @@ test('a leader that comes back after a hard fail-over is fenced, hands over what
     transports: [{ kind: 'webhook', url: `${cloud.origin}/kept` }],
   })
   await putState(a, 'both', 'before')
-  const body = Buffer.from('a body that both sites have')
-  await fetch(`${a.address}/v1/bodies`, {
-    method: 'PUT',
-    body,
-    headers: { authorization: `Bearer ${producerKey}`, 'content-type': 'application/octet-stream' },
-  })
   await eventually(
     async () => {
       expect(await has(b, 'gone')).toBe(true)
@@ -65,6 +69,8 @@ test('a leader that comes back after a hard fail-over is fenced, hands over what
   // Nobody sends any more, and web still accepts: what comes now, only this site has.
   a.worker.signalGroup('SIGSTOP')
   const tail = await enqueue(a, 1)
+  const bytes = 'a body that only the old leader has'
+  const body = await putBody(a, bytes)
   await putState(a, 'both', 'at a')
   await register(a, 'only-at-a')
   await a.operate('PUT', '/v1/devices/gone', { user: 'bert', transports: [] })
@@ -88,10 +94,11 @@ test('a leader that comes back after a hard fail-over is fenced, hands over what
   const returned = await untilOver(a)
   expect(returned).toMatchObject({ phase: 'done', mode: 'hard', to: 'b', error: null })
   expect(returned.report).toMatchObject({ conflict: 1, deleted: 1 })
-  expect(Number(returned.report?.['adopted'])).toBeGreaterThanOrEqual(2)
+  expect(Number(returned.report?.['adopted'])).toBeGreaterThanOrEqual(3)
 
   // What only it had is there now, and runs; what was changed or deleted meanwhile is as it was.
   expect(await has(b, 'only-at-a')).toBe(true)
+  expect((await b.call('GET', `/v1/bodies/${body}`)).text).toBe(bytes)
   await eventually(
     async () => {
       const job = await b.operate<{ state: string }>('GET', `/v1/jobs/${tail.id}`)

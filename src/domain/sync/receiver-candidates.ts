@@ -67,7 +67,8 @@ async function take(judging: Judging, candidate: Candidate): Promise<Result> {
   const [holding] = await readHoldings(types, [candidate], client)
   if (!holding) return { state: 'failed' }
   const wanted = candidate.kind === 'upsert' ? candidate.hash : null
-  if ((holding.image?.hash ?? null) === wanted) return { state: 'current' }
+  if ((holding.image?.hash ?? null) === wanted)
+    return { state: await knownState(judging, candidate, holding) }
   // Retention is at work here too.
   if (candidate.kind === 'forget') return { state: 'ignored' }
   if (await isChangedSince(judging, candidate, holding)) return refuse(judging, candidate, holding)
@@ -78,6 +79,21 @@ async function take(judging: Judging, candidate: Candidate): Promise<Result> {
     return refuse(judging, candidate, holding)
   }
   return { state: 'adopted' }
+}
+
+/** Bytes that came ahead of their object have made it already, uncaptured: from here on it is a change of this site. */
+async function knownState(
+  { client, request }: Judging,
+  { type, id, kind, hash }: Candidate,
+  { expected }: Holding,
+): Promise<'current' | 'adopted'> {
+  if (kind !== 'upsert' || expected === hash) return 'current'
+  const { rowCount } = await client.query(
+    `INSERT INTO change_pending (shard, type, id) SELECT $1::smallint, $2, $3
+     WHERE NOT EXISTS (SELECT FROM change_pending WHERE shard = $1::smallint AND type = $2 AND id = $3)`,
+    [request.shard, type, id],
+  )
+  return rowCount === 1 ? 'adopted' : 'current'
 }
 
 /** Here since the fail-over: at a position above it, or not numbered yet, or past its own row. */
