@@ -22,7 +22,7 @@ export interface EndingOptions {
 }
 
 /** What closing a stream may take when its time has come, ms. */
-const lastWordsMs = 6_000
+const lastWordsMs = 10_000
 const stepMs = 50
 
 export const isHeld = ({ inFlight, streams }: Lease): boolean => inFlight > 0 || streams.length > 0

@@ -20,10 +20,10 @@ export interface LullOptions {
   onLull(whole: boolean): void
 }
 
-/** Silence that makes a lull, ms; how long it is sought; and how long a whole message is waited for after that. */
+/** Silence that makes a lull, ms; how long it is sought; and until when the end of a message will do after that. */
 const quietMs = 50
-const overdueMs = 1_000
-const limitMs = 2_000
+const overdueMs = 2_500
+const limitMs = 5_000
 
 export function createLull({ isWhole, onLull }: LullOptions): Lull {
   let sought = false

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { Agent, createServer, get, type IncomingMessage, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
+import { setTimeout as pause } from 'node:timers/promises'
 import { expect, it, onTestFinished } from 'vitest'
 import { forward, type Outcome } from '../../../src/runtime/gateway/forward.ts'
 import { answerHeaders, requestHeaders } from '../../../src/runtime/gateway/headers.ts'
@@ -80,7 +81,7 @@ it('sends a request again over a new connection when a kept one was closed, but 
 
 it('ends an event stream only when its reader has all that was sent', async () => {
   const event = `data: ${'x'.repeat(1_000)}\n\n`
-  const sent = event.repeat(4_000)
+  const sent = event.repeat(30_000)
   const port = await serve((_request, response) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' })
     // More than all buffers on the way hold, and then it has nothing more to say, and stays.
@@ -91,8 +92,9 @@ it('ends an event stream only when its reader has all that was sent', async () =
   const request = get(url)
   const [answer] = (await once(request, 'response')) as [IncomingMessage]
   const close = await streaming
-  // Nobody has read anything yet.
+  // Nobody has read anything yet, nor does so for longer than a lull takes.
   close()
+  await pause(150)
   const said = await text(answer)
   expect(said.slice(0, sent.length) === sent).toBe(true)
   expect(said.slice(sent.length)).toMatch(/^retry: \d+\n\n$/)

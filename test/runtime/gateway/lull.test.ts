@@ -43,7 +43,7 @@ it('is not in the middle of a message', () => {
 it('is the end of the next message when there is no silence, and comes in the middle of one when that does not end', () => {
   const chatty = start()
   chatty.lull.seek()
-  for (let said = 0; said < 39; said++) {
+  for (let said = 0; said < 99; said++) {
     chatty.state.whole = false
     vi.advanceTimersByTime(20)
     chatty.lull.note()
@@ -58,7 +58,7 @@ it('is the end of the next message when there is no silence, and comes in the mi
   const stuck = start()
   stuck.state.whole = false
   stuck.lull.seek()
-  vi.advanceTimersByTime(1_999)
+  vi.advanceTimersByTime(4_999)
   expect(stuck.ends).toEqual([])
   vi.advanceTimersByTime(1)
   expect(stuck.ends).toEqual([false])
