@@ -25,6 +25,10 @@ const sql = `
       AS troubles
   FROM site s`
 
+const closedRemedy =
+  'It closed since another site said that it leads, and waits to hear what that one had. Is that one gone for good: ' +
+  '`baton fail-over hard --yes-leader-is-gone NAME` here.'
+
 /** Role, epoch and lag of the site; an error of the statement is the caller's. */
 export async function checkSite(postgres: Postgres): Promise<Finding> {
   const { rows } = await postgres.query<Row>(sql)
@@ -46,8 +50,7 @@ const describe = ({ role, leader, intake, epoch }: Row): string =>
 
 function judgeLeader(site: Row): Finding {
   const found = `${describe(site)}; ${site.seconds_behind === null ? 'no replica is behind' : `a replica is ${site.seconds_behind} s behind`}`
-  if (site.intake !== 'open')
-    return fault('Site', found, 'It takes no writes and nobody works on it: see `baton fail-over status`.')
+  if (site.intake !== 'open') return fault('Site', found, closedRemedy)
   if (site.troubles > 0)
     return warning('Site', `${found}; ${site.troubles} troubles`, 'See `baton sync status`.')
   if ((site.seconds_behind ?? 0) > 60)

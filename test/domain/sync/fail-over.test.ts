@@ -417,3 +417,18 @@ test('a site that handed over to one that is gone too takes over again, with wha
   const { rows } = await a.postgres.query<{ id: string }>('SELECT id FROM change_pending')
   expect(rows).toEqual([{ id: 'only-here' }])
 })
+
+test('a site that closed for one that is gone before it told what it had takes over again', async () => {
+  const pair = await openPair()
+  const { a, b } = pair
+  await pair.failOvers(b).begin({ mode: 'hard', to: 'b', confirm: 'a', actor: 'anna' })
+  const { hello } = pair.wire
+  pair.wire.hello = async () => ({ ...(await hello()), lostAfter: null })
+  await pair.lookOut().step()
+  expect(await a.site.read()).toMatchObject({ role: 'leader', intake: 'closed', epoch: 1 })
+  expect(await a.rows.list(1)).toEqual([])
+  const back = { mode: 'hard', to: 'a', actor: 'anna' } as const
+  await expect(pair.failOvers(a).begin(back)).rejects.toMatchObject({ code: 'FAIL_OVER_UNCONFIRMED' })
+  expect(await pair.failOvers(a).begin({ ...back, confirm: 'b' })).toMatchObject({ phase: 'done', epoch: 3 })
+  expect(await a.site.read()).toMatchObject({ role: 'leader', intake: 'open', epoch: 3 })
+})

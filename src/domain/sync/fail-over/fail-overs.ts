@@ -162,9 +162,11 @@ function assertConfirmed({ leader }: SiteState, { confirm }: Wish): void {
  * Of a soft fail-over whose target was asked to open and is gone for good: this site becomes its replica first, as if it
  * had answered, so that it can take over at an epoch of its own.
  */
-async function takeBack({ postgres, rows, siteOn }: FailOversOptions, wish: Wish): Promise<SiteState> {
+async function takeBack(options: FailOversOptions, wish: Wish): Promise<SiteState> {
+  const { postgres, rows, siteOn } = options
   const running = await rows.running()
-  if (running?.mode !== 'soft' || running.epoch === null || !running.heads)
+  if (!running) return takeBackClosed(options, wish)
+  if (running.mode !== 'soft' || running.epoch === null || !running.heads)
     throw FAIL_OVER_NOT_HERE({ reason: 'it leads already.' })
   if (running.phase !== 'promoting' && running.phase !== 'demoting') throw FAIL_OVER_RUNNING()
   assertConfirmed({ ...(await siteOn(postgres).read()), leader: running.target }, wish)
@@ -172,6 +174,25 @@ async function takeBack({ postgres, rows, siteOn }: FailOversOptions, wish: Wish
   const state = await siteOn(rows.guarding(running, false)).demote({ epoch, leader: target, cursors: heads })
   await rows.finish(running, 'aborted', { error: abortedBy(wish.actor) })
   return state
+}
+
+/**
+ * Of a site that closed since another one said that it leads, and that one is gone before it told what it had: this site
+ * takes over at an epoch above the other's, with all that it has itself.
+ */
+async function takeBackClosed(
+  { postgres, siteOn }: FailOversOptions,
+  { confirm = '' }: Wish,
+): Promise<SiteState> {
+  const site = siteOn(postgres)
+  const { intake, epoch } = await site.read()
+  if (intake !== 'closed') throw FAIL_OVER_NOT_HERE({ reason: 'it leads already.' })
+  const { rows } = await postgres.query<{ name: string }>('SELECT name FROM replicas ORDER BY name')
+  const names = rows.map(({ name }) => name)
+  if (!names.includes(confirm)) throw FAIL_OVER_UNCONFIRMED({ leader: names.join(' or ') || 'unknown' })
+  const heads = await postgres.query<{ pos: string }>('SELECT pos FROM change_heads ORDER BY shard')
+  const cursors = heads.rows.map(({ pos }) => Number(pos))
+  return site.demote({ epoch: epoch + 1, leader: confirm, cursors })
 }
 
 async function begin(
