@@ -50,7 +50,7 @@ export const REPLICA_UNUSABLE = defineError(
 
 export const REPLICA_DIVERGED = defineError(
   'REPLICA_DIVERGED',
-  'Shard {shard} of the replica stands at {cursor}, and here the head is {head}: it has what this site never sent.',
+  'Shard {shard} of the replica stands at {cursor}, and here the head is {head}: it has what this site never sent. It is paused. Begin it anew with an empty database, or resume it and verify.',
   { status: 409, retry: 'never', report: true },
 )
 

@@ -1,8 +1,10 @@
 import { backoffMs } from '../../core/backoff.ts'
 import { toIso } from '../../core/clock.ts'
 import { BatonError, codeOf, messageOf } from '../../core/errors.ts'
+import type { Postgres } from '../../platform/postgres/postgres.ts'
 import { refusalOf } from '../../platform/replication/site-client.ts'
 import { type Link, openLink, type SendingParts } from './link.ts'
+import { REPLICA_DIVERGED } from './protocol-errors.ts'
 import type { RemoteSite } from './remote-site.ts'
 import { retryDue } from './repair.ts'
 import { advance } from './replay-shard.ts'
@@ -131,6 +133,7 @@ async function tell(options: ReplayOptions, { name, known }: Told, error: unknow
     log.warn({ replica: name, code, reason: message }, 'A replica does not follow; it is tried again')
   try {
     await setReplicaError(postgres, name, { code, message, at: toIso(clock.now()) })
+    if (REPLICA_DIVERGED.is(error)) await holdDiverged(postgres, name)
     const epoch = higherEpochOf(error)
     if (epoch !== undefined) await options.onSuperseded({ replica: name, epoch })
   } catch (fault) {
@@ -139,6 +142,11 @@ async function tell(options: ReplayOptions, { name, known }: Told, error: unknow
       'the trouble of a replica could not be written down',
     )
   }
+}
+
+/** Else it would be taken for one that follows as soon as the head here has passed it. */
+async function holdDiverged(postgres: Postgres, name: string): Promise<void> {
+  await postgres.query('UPDATE replicas SET paused = true, verify_wanted_at = now() WHERE name = $1', [name])
 }
 
 function higherEpochOf(error: unknown): number | undefined {

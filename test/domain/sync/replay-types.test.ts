@@ -200,6 +200,22 @@ describe('the service that replays', () => {
     )
   }, 60_000)
 
+  it('pauses a replica that has what was never sent, before the head passes its position', async () => {
+    const pair = await openReplayPair()
+    const { leader, replica } = pair
+    await replica.postgres.query('UPDATE sync_cursors SET pos = 1000')
+    const { service } = serve(leader, replica, 'one')
+    await service.start()
+    await eventually(
+      async () =>
+        expect(await leader.replicas.get('b')).toMatchObject({
+          paused: true,
+          error: { code: 'REPLICA_DIVERGED' },
+        }),
+      { timeoutMs: 20_000 },
+    )
+  }, 60_000)
+
   it('tells when a replica has seen a higher epoch', async () => {
     const pair = await openReplayPair()
     const { leader, replica } = pair
