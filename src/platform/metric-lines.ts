@@ -1,4 +1,5 @@
-import { type Declaration, declarations, type GaugeLabels, type GaugeName } from './metric-declarations.ts'
+import type { Declaration } from './metric-declarations/declaration.ts'
+import { declarations, type GaugeLabels, type GaugeName } from './metric-declarations.ts'
 import { labelsOf, type Totals } from './metric-totals.ts'
 
 /** Samples that other processes have counted, as lines of Prometheus' text format by their metric. */

@@ -1,8 +1,8 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Declaration } from './metric-declarations/declaration.ts'
 import {
   type CounterLabels,
   type CounterName,
-  type Declaration,
   declarations,
   type GaugeLabels,
   type GaugeName,
