@@ -2,6 +2,7 @@ import { expect, test } from 'vitest'
 import { createReplicatedDevice } from '../../../src/domain/push/replicated-device.ts'
 import type { FailOverEngine } from '../../../src/domain/sync/fail-over/engine.ts'
 import type { FailOver, Phase } from '../../../src/domain/sync/fail-over/rows.ts'
+import { createSequencer } from '../../../src/domain/sync/sequencer.ts'
 import type { Client, Postgres } from '../../../src/platform/postgres/postgres.ts'
 import { createSite } from '../../../src/platform/replication/site.ts'
 import { clock, type Half, openPair, type Pair } from './fail-over-pair.ts'
@@ -379,11 +380,21 @@ test.each(['before', 'after'] as const)(
       `SELECT id FROM sync_trash WHERE reason = 'conflict'`,
     )
     expect(rows).toEqual([{ id: 'also-there' }])
+    // What it vouched for stands below all positions, until this site leads again.
+    const vouched = async () => {
+      const found = await a.postgres.query<{ pos: string }>(`SELECT pos FROM changes WHERE id = 'only-here'`)
+      return Number(found.rows[0]?.pos)
+    }
+    expect(await vouched()).toBeLessThan(0)
     // Its own version makes room for that of the new leader, and is kept.
     expect(await userOf(a, 'also-there')).toBeUndefined()
     expect(
       (await a.postgres.query(`SELECT FROM sync_trash WHERE id = 'also-there' AND reason = 'replaced'`)).rows,
     ).toHaveLength(1)
+
+    await pair.failOvers(a).begin({ mode: 'hard', to: 'a', confirm: 'b', actor: 'anna' })
+    await createSequencer({ postgres: a.postgres, types: pair.types }).drain()
+    expect(await vouched()).toBeGreaterThan(0)
   },
 )
 

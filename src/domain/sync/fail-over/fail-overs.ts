@@ -16,6 +16,7 @@ import {
   FAIL_OVER_UNCONFIRMED,
 } from './errors.ts'
 import type { FailOver, FailOverRows, Mode } from './rows.ts'
+import { ownTail } from './tail.ts'
 
 export interface Wish extends By {
   mode: Mode
@@ -92,6 +93,7 @@ async function promote(
   try {
     const state = await site.promote(to)
     const subject = `epoch ${to.epoch}`
+    await ownTail(postgres)
     if (before.role !== 'leader')
       await insertAudit(postgres, {
         actor,

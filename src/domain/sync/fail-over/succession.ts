@@ -8,7 +8,7 @@ import type { HelloAnswer } from '../wire.ts'
 import { FAIL_OVER_MOVED_ON, FAIL_OVER_SUPERSEDED } from './errors.ts'
 import type { Heir } from './other-site.ts'
 import type { FailOver, FailOverRows } from './rows.ts'
-import type { Tail, TailReport } from './tail.ts'
+import { ownTail, type Tail, type TailReport } from './tail.ts'
 
 export interface SuccessionOptions {
   postgres: Postgres
@@ -89,7 +89,7 @@ async function takeOver(
     await rows.finish(failOver, 'aborted', { error })
     return undefined
   }
-  await keepTail(postgres)
+  await ownTail(postgres)
   // Nothing is applied here any more, so they are those of the instant at which it opened.
   const { rows: cursors } = await postgres.query<{ pos: string }>(
     'SELECT pos FROM sync_cursors ORDER BY shard',
@@ -102,13 +102,6 @@ async function takeOver(
     )
   return undefined
 }
-
-/** Of a site that led before, followed, and leads again without having handed everything over: what it had is its own again. */
-const keepTail = (postgres: Postgres): Promise<unknown> =>
-  postgres.query(
-    `WITH tail AS (DELETE FROM sync_tail RETURNING shard, type, id)
-     INSERT INTO change_pending (shard, type, id) SELECT shard, type, id FROM tail`,
-  )
 
 /** On the site that led. */
 async function handOver(options: SuccessionOptions, failOver: FailOver): Promise<string | undefined> {

@@ -189,3 +189,21 @@ async function vouch(client: Client, { object, shard, epoch }: Vouched): Promise
     [object.type, object.id, shard, epoch, object.hash, object.account],
   )
 }
+
+/**
+ * Of a site that led before, followed, and leads again: what it had not handed over is its own once more, and what it only
+ * vouched for gets positions, or a replica that begins now would not hear of it. Again changes nothing.
+ */
+export async function ownTail(postgres: Queryable): Promise<void> {
+  await postgres.query(
+    `WITH tail AS (DELETE FROM sync_tail RETURNING shard, type, id)
+     INSERT INTO change_pending (shard, type, id) SELECT shard, type, id FROM tail`,
+  )
+  // Without a hash no content is as it was: it is numbered anew.
+  await postgres.query(
+    `WITH vouched AS (
+       UPDATE changes SET hash = NULL WHERE shard = ANY (ARRAY(SELECT generate_series(0, 15))::smallint[]) AND pos < 0
+       RETURNING shard, type, id)
+     INSERT INTO change_pending (shard, type, id) SELECT shard, type, id FROM vouched`,
+  )
+}
