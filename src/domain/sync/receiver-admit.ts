@@ -29,7 +29,7 @@ export const staleEpoch = (given: number, { role, epoch }: { role: string; epoch
  */
 export async function admitLeader(sender: Sender, client: Queryable, locked: boolean): Promise<void> {
   assertProtocol(sender.protocol)
-  const site = await readSite(client, locked)
+  const site = await readAdmitting(sender, client, locked)
   if (site.role === 'alone') throw SITE_IS_NO_REPLICA()
   assertLineage(sender, site)
   const epoch = Number(site.epoch)
@@ -56,7 +56,7 @@ async function assertNoTail(client: Queryable): Promise<void> {
  */
 export async function admitFormerLeader(sender: Sender, client: Queryable): Promise<void> {
   assertProtocol(sender.protocol)
-  const site = await readSite(client, false)
+  const site = await readSite(client)
   assertLineage(sender, site)
   const epoch = Number(site.epoch)
   if (site.role !== 'leader') throw SITE_IS_NO_REPLICA()
@@ -65,7 +65,7 @@ export async function admitFormerLeader(sender: Sender, client: Queryable): Prom
 
 /** Bytes come from the site that leads, and before a candidate from the one that led. @throws as `admitLeader` */
 export async function admitEither(sender: Sender, client: Queryable): Promise<void> {
-  const site = await readSite(client, false)
+  const site = await readSite(client)
   const isHeir = site.role === 'leader' && Number(site.epoch) === sender.epoch
   return isHeir ? admitFormerLeader(sender, client) : admitLeader(sender, client, false)
 }
@@ -74,9 +74,22 @@ function assertLineage({ lineage }: { lineage: string }, site: SiteRow): void {
   if (site.lineage !== lineage) throw LINEAGE_FOREIGN({ here: site.lineage ?? 'none', there: lineage })
 }
 
-async function readSite(client: Queryable, locked: boolean): Promise<SiteRow> {
+/**
+ * A sender of a higher epoch is going to write the row, so he takes it for himself at once: two that share it first, and
+ * then both write it, would wait for each other. The epoch never falls, so who shares it after the first look only reads.
+ */
+async function readAdmitting(sender: Sender, client: Queryable, locked: boolean): Promise<SiteRow> {
+  const seen = await readSite(client)
+  if (!locked) return seen
+  return readSite(client, sender.epoch > Number(seen.epoch) ? 'FOR NO KEY UPDATE' : 'FOR SHARE')
+}
+
+async function readSite(
+  client: Queryable,
+  lock: '' | 'FOR SHARE' | 'FOR NO KEY UPDATE' = '',
+): Promise<SiteRow> {
   const { rows } = await client.query<SiteRow>(
-    `SELECT role, epoch, lineage::text AS lineage FROM site${locked ? ' FOR SHARE' : ''}`,
+    `SELECT role, epoch, lineage::text AS lineage FROM site ${lock}`,
   )
   const [row] = rows
   if (!row) throw new Error('the row of this site is missing')
