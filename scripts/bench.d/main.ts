@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { type BenchResult, type Measure } from './result.ts'
 
-const parts = ['jobs', 'push', 'bodies', 'state']
+const parts = ['jobs', 'push', 'bodies', 'state', 'sync', 'gateway']
 
 const words = process.argv.slice(2)
 const wanted = words.filter((word) => !word.startsWith('--'))

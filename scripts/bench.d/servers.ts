@@ -19,10 +19,11 @@ export interface Servers {
   stop(): Promise<void>
 }
 
-export async function startServers(): Promise<Servers> {
+/** `settings`: of Postgres, beside those of every bench. */
+export async function startServers(settings: Record<string, string> = {}): Promise<Servers> {
   const folder = mkdtempSync(path.join(tmpdir(), 'baton-bench-'))
   const undo: (() => Promise<unknown> | void)[] = [() => rmSync(folder, { recursive: true, force: true })]
-  const databaseUrl = process.env['DATABASE_URL'] ?? (await startPostgres(folder, undo))
+  const databaseUrl = process.env['DATABASE_URL'] ?? (await startPostgres(folder, undo, settings))
   await release(databaseUrl)
   const redisUrl = process.env['REDIS_URL'] ?? (await startRedis(folder, undo))
   return {
@@ -35,10 +36,14 @@ export async function startServers(): Promise<Servers> {
   }
 }
 
-async function startPostgres(folder: string, undo: (() => Promise<unknown>)[] | unknown[]): Promise<string> {
+async function startPostgres(
+  folder: string,
+  undo: (() => Promise<unknown>)[] | unknown[],
+  settings: Record<string, string>,
+): Promise<string> {
   const server = createEmbeddedPostgres({
     dataDir: path.join(folder, 'postgres'),
-    settings: { shared_buffers: '256MB', max_wal_size: '2GB' },
+    settings: { shared_buffers: '256MB', max_wal_size: '2GB', ...settings },
   })
   const { url } = await server.start()
   ;(undo as (() => Promise<unknown>)[]).push(() => server.discard())
