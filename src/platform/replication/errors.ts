@@ -18,6 +18,12 @@ export const SITE_LEADS = defineError(
   { status: 409, retry: 'never', report: true },
 )
 
+export const SITE_IN_USE = defineError(
+  'SITE_IN_USE',
+  'This site does not give up its lead: {why}. Nothing was changed.',
+  { status: 409, retry: 'never', report: false },
+)
+
 export const SITE_NOT_EMPTY = defineError(
   'SITE_NOT_EMPTY',
   'This site has {what} of its own, and a replica must begin empty. Nothing was changed. Give it an empty database, or make this site the leader.',

@@ -2,6 +2,7 @@ import type { Client } from '../postgres/postgres.ts'
 import {
   EPOCH_STALE,
   LINEAGE_FOREIGN,
+  SITE_IN_USE,
   SITE_IS_REPLICA,
   SITE_LEADS,
   SITE_NOT_EMPTY,
@@ -32,6 +33,42 @@ export async function becomeLeader(client: Client): Promise<SiteState> {
   const leading = await readState(client)
   await client.query(writeSentinels, [leading.lineage])
   return leading
+}
+
+export async function becomeAlone(client: Client): Promise<SiteState> {
+  const before = await readState(client)
+  if (before.role === 'alone') return before
+  await assertUnused(client, before)
+  // Shorter than deadlock_timeout: whoever writes into several tables is never the one that is refused.
+  await client.query(`SET LOCAL lock_timeout = '500ms'`)
+  // Before the row, which who writes with one snapshot takes after its table. Waits for those who write now.
+  await client.query('SELECT change_capture(false)')
+  const state = await lockState(client)
+  await assertUnused(client, state)
+  if (state.role === 'alone') return state
+  await client.query('SELECT FROM change_heads ORDER BY shard FOR UPDATE')
+  await client.query(
+    'TRUNCATE change_pending, changes, sync_sentinels, sync_seeds, sync_tail, sync_parts, replica_cursors',
+  )
+  await client.query('UPDATE change_heads SET pos = 0, at = now()')
+  await client.query('UPDATE sync_cursors SET pos = 0, at = now()')
+  await client.query(`UPDATE site SET role = 'alone', lineage = NULL, leader = NULL, changed_at = now()`)
+  return readState(client)
+}
+
+/** @throws SITE_IS_REPLICA, SITE_IN_USE */
+async function assertUnused(client: Client, state: SiteState): Promise<void> {
+  if (state.role === 'replica') throw isReplica(state, 'leaving')
+  if (state.role === 'alone') return
+  const { rows } = await client.query<{ name: string | null; target: string | null }>(
+    `SELECT (SELECT min(name) FROM replicas) AS name,
+       (SELECT mode || ' to ' || target FROM fail_overs WHERE finished_at IS NULL) AS target`,
+  )
+  const { name = null, target = null } = rows[0] ?? {}
+  if (name !== null)
+    throw SITE_IN_USE({ why: `${name} is its replica; remove it first (\`baton sync remove\`)` })
+  if (target !== null) throw SITE_IN_USE({ why: `a fail-over is under way (${target})` })
+  if (state.intake !== 'open') throw SITE_IN_USE({ why: `its intake is ${state.intake}; it has to be open` })
 }
 
 interface Following {

@@ -2,7 +2,7 @@ import { type Clock, createSystemClock } from '../../core/clock.ts'
 import { SITE_CLOSED } from '../postgres/errors.ts'
 import { type Client, type Postgres, type Queryable, withAnswerIn } from '../postgres/postgres.ts'
 import { EPOCH_STALE, SITE_IS_REPLICA, SITE_NOT_LEADER } from './errors.ts'
-import { becomeLeader, becomeReplica, stepDown, takeOver } from './site-roles.ts'
+import { becomeAlone, becomeLeader, becomeReplica, stepDown, takeOver } from './site-roles.ts'
 import { lockState, patiently, readState, takeFence } from './site-rows.ts'
 
 export type SiteRole = 'alone' | 'leader' | 'replica'
@@ -27,6 +27,12 @@ export interface Site {
   read(database?: Queryable): Promise<SiteState>
   /** alone → leader: lineage, sentinels, triggers on, seeds to do. Again: no change. @throws SITE_IS_REPLICA, SITE_BUSY */
   lead(): Promise<SiteState>
+  /**
+   * leader → alone, open: triggers off, and nothing left of the lineage but the trash. Again: no change. Who had a copy of
+   * it can not be joined to this site any more; `lead` begins another lineage.
+   * @throws SITE_IN_USE with a replica, during a fail-over, or when closed; SITE_IS_REPLICA, SITE_BUSY
+   */
+  leave(): Promise<SiteState>
   /** open <-> draining, of a site that leads or is alone. @throws SITE_IS_REPLICA; SITE_CLOSED, since only `reopen` opens that */
   setIntake(intake: 'open' | 'draining'): Promise<void>
   /**
@@ -74,6 +80,7 @@ export function createSite({ postgres, clock = createSystemClock() }: SiteOption
   return {
     read: (database = soon) => readState(database),
     lead: () => patient('made a leader', becomeLeader),
+    leave: () => patient('left alone', becomeAlone),
     setIntake: (intake) => postgres.transaction((client) => setIntake(client, intake)),
     close: (limitMs) => patiently(tools, { what: 'closed', limitMs }, close),
     reopen: (epoch) => postgres.transaction((client) => reopen(client, epoch)),

@@ -97,6 +97,71 @@ describe('to lead', () => {
   })
 })
 
+describe('to leave', () => {
+  it('makes a leader alone with nothing left of replication, and a later lead begins another lineage', async () => {
+    const { lineage: first } = await site.lead()
+    await run(addJob())
+    await putChanges(3, [1, 2])
+    await run(`INSERT INTO sync_seeds (type, done) VALUES ('job', true)`)
+    const alone = { role: 'alone', intake: 'open', epoch: 1, lineage: null, leader: null }
+    expect(await site.leave()).toEqual(alone)
+    expect(await site.leave()).toEqual(alone)
+    for (const table of ['changes', 'change_pending', 'sync_sentinels', 'sync_seeds']) {
+      expect([table, await count(table)]).toEqual([table, 0])
+    }
+    expect(await count('change_heads WHERE pos = 0')).toBe(16)
+    expect(await count(`pg_trigger WHERE starts_with(tgname, 'change_') AND tgenabled <> 'D'`)).toBe(0)
+    await run(addJob())
+    expect(await count('jobs')).toBe(2)
+    expect(await count('change_pending')).toBe(0)
+    const again = await site.lead()
+    expect(again).toMatchObject({ role: 'leader', intake: 'open' })
+    expect(again.lineage).not.toBe(first)
+    await run(addJob())
+    expect(await count('change_pending')).toBe(1)
+  })
+
+  it('is refused with a replica, during a fail-over, when closed, and to a replica; nothing changes', async () => {
+    await site.lead()
+    await run(`INSERT INTO replicas (name, url, key_sealed, policy) VALUES ('b', 'http://b', 'k', '{}')`)
+    expect(await refused(() => site.leave())).toBe('SITE_IN_USE')
+    await expect(site.leave()).rejects.toThrow('b is its replica')
+    await run('DELETE FROM replicas')
+    await run(
+      `INSERT INTO fail_overs (id, mode, target, phase, actor) VALUES (gen_random_uuid(), 'soft', 'b', 'preflight', 'x')`,
+    )
+    expect(await refused(() => site.leave())).toBe('SITE_IN_USE')
+    await run('DELETE FROM fail_overs')
+    await site.close(1_000)
+    expect(await refused(() => site.leave())).toBe('SITE_IN_USE')
+    const { epoch, lineage: own } = await site.read()
+    await site.demote({ epoch: epoch + 1, leader: 'b', cursors: zeros })
+    expect(await refused(() => site.leave())).toBe('SITE_IS_REPLICA')
+    expect((await site.read()).lineage).toBe(own)
+  })
+
+  it('lets those who write by, and captures nothing of what they write afterwards', async () => {
+    await site.lead()
+    let writing = true
+    const write = async (): Promise<void> => {
+      while (writing) {
+        await postgres.transaction(async (client) => {
+          await client.query(addJob())
+          await client.query(
+            `INSERT INTO bodies (id, size, chunks) VALUES (encode(sha256(convert_to(gen_random_uuid()::text, 'UTF8')), 'hex'), 1, '')`,
+          )
+        })
+      }
+    }
+    const writers = Promise.all([write(), write(), write()])
+    expect(await site.leave()).toMatchObject({ role: 'alone' })
+    await run(addJob())
+    writing = false
+    await writers
+    expect(await count('change_pending')).toBe(0)
+  })
+})
+
 describe('to follow', () => {
   it('makes an empty site a closed replica with cursors at 0; again changes nothing', async () => {
     const state = { role: 'replica', intake: 'closed', epoch: 4, lineage, leader: 'north' }
