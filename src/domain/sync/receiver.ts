@@ -6,6 +6,7 @@ import { EPOCH_STALE, SITE_LEADS } from '../../platform/replication/errors.ts'
 import type { ReplicatedType } from '../../platform/replication/replicated.ts'
 import type { Site, SiteState } from '../../platform/replication/site.ts'
 import type { Digests } from './digests.ts'
+import { isChallenged } from './enlisting.ts'
 import { judge, readHoldings, typesByName } from './judge.ts'
 import { SYNC_TYPE_UNKNOWN } from './protocol-errors.ts'
 import { admitEither, admitLeader, assertProtocol, readCursors, staleEpoch } from './receiver-admit.ts'
@@ -148,7 +149,10 @@ async function hello(options: ReceiverOptions, request: HelloRequest): Promise<H
   assertProtocol(request.protocol)
   const { lineage, epoch, leader, look } = request
   const before = await site.read(postgres)
-  if (look || lineage === null) return tell(options, before)
+  if (look || lineage === null) {
+    const self = request.challenge !== undefined && (await isChallenged(postgres, request.challenge))
+    return { ...(await tell(options, before)), self }
+  }
   try {
     const state = await site.follow({ lineage, epoch, leader })
     if (state.role !== before.role) log.info({ leader, epoch }, 'this site is a replica now')

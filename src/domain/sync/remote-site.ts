@@ -33,7 +33,12 @@ type Without<T> = Omit<T, 'protocol' | 'lineage' | 'epoch'>
 /** The calls of another site. All throw what `SiteClient` does, also for an answer that does not fit. */
 export interface RemoteSite {
   readonly site: string
-  hello(speaker: Omit<Speaker, 'lineage'> & { lineage: string | null }, look: boolean): Promise<HelloAnswer>
+  /** `challenge`: see enlisting.ts. */
+  hello(
+    speaker: Omit<Speaker, 'lineage'> & { lineage: string | null },
+    look: boolean,
+    challenge?: number,
+  ): Promise<HelloAnswer>
   plan(speaker: Speaker, request: Without<PlanRequest>): Promise<PlanAnswer>
   apply(speaker: Speaker, request: Without<ApplyRequest>): Promise<ApplyAnswer>
   /** Sends parts ahead of an object that is too large for a request. */
@@ -64,7 +69,8 @@ export function createRemoteSite(client: SiteClient, signal?: AbortSignal): Remo
   const hello = ask('hello', readers.hello, { timeoutMs: helloMs })
   return {
     site: client.site,
-    hello: (speaker, look) => hello(speaker, { leader: speaker.name, look }),
+    hello: (speaker, look, challenge) =>
+      hello(speaker, { leader: speaker.name, look, ...(challenge === undefined ? {} : { challenge }) }),
     plan: ask('plan', readers.plan, { maxBytes: largeAnswer }),
     apply: ask('apply', readers.apply, { timeoutMs: 120_000 }),
     parts: ask('parts', readers.parts, { timeoutMs: 120_000 }),

@@ -1,14 +1,13 @@
 import type { Postgres } from '../../platform/postgres/postgres.ts'
-import { SITE_IS_REPLICA } from '../../platform/replication/errors.ts'
 import type { SiteState } from '../../platform/replication/site.ts'
+import { enlist } from './enlisting.ts'
 import type { KeySeal } from './key-seal.ts'
 import { type Link, openLink, type SendingParts } from './link.ts'
-import { FUSE_EXPIRED, FUSE_NOT_FOUND, REPLICA_NOT_FOUND, REPLICA_UNUSABLE } from './protocol-errors.ts'
+import { FUSE_EXPIRED, FUSE_NOT_FOUND, REPLICA_NOT_FOUND } from './protocol-errors.ts'
 import type { RemoteSite } from './remote-site.ts'
 import { type Repaired, repairAll } from './repair.ts'
-import { getReplica, type Policies, type ReplicaRow, saveReplica } from './replica-rows.ts'
+import { getReplica, type Policies, type ReplicaRow } from './replica-rows.ts'
 import { type ReplicaView, readSync, type SyncView, viewReplica } from './sync-view.ts'
-import { type HelloAnswer, protocol } from './wire.ts'
 
 export interface NewReplica {
   url: string
@@ -21,11 +20,14 @@ export interface Replicas {
   /**
    * Makes this site a leader when it is alone, and the other one its replica. Again changes url, key and policy.
    *
-   * @throws REPLICA_UNUSABLE, SITE_IS_REPLICA, SYNC_SECRET_MISSING, and what `RemoteSite` does: nothing is kept then
+   * @throws REPLICA_UNUSABLE, SITE_IS_REPLICA, SITE_BUSY, SYNC_SECRET_MISSING, and what `RemoteSite` does: nothing is kept
+   * then
    */
   put(name: string, replica: NewReplica): Promise<ReplicaView>
   /** It keeps what it has, and its role. @throws REPLICA_NOT_FOUND */
   remove(name: string): Promise<void>
+  /** This site is alone again, when it has no replica. @throws what `Site.leave` does */
+  leave(): Promise<SiteState>
   list(): Promise<SyncView>
   get(name: string): Promise<ReplicaView>
   pause(name: string): Promise<ReplicaView>
@@ -64,6 +66,7 @@ export function createReplicas(options: ReplicasOptions): Replicas {
       const { rowCount } = await postgres.query('DELETE FROM replicas WHERE name = $1', [name])
       if (!rowCount) throw REPLICA_NOT_FOUND({ name })
     },
+    leave: () => options.site.leave(),
     list: () => readSync(postgres, { site: options.site, name: options.name }),
     get,
     pause: (name) => change(name, 'paused = true'),
@@ -79,51 +82,6 @@ export function createReplicas(options: ReplicasOptions): Replicas {
       const mismatches = await mendMismatches(options, row, policy)
       return { ...(await get(name)), mismatches }
     },
-  }
-}
-
-async function enlist(
-  options: ReplicasOptions,
-  name: string,
-  { url, key, policy }: NewReplica,
-): Promise<void> {
-  const { postgres, site, seal } = options
-  const row = { name, url, keySealed: seal.close(key), policy: policy ?? { '*': 'report' as const } }
-  const before = await site.read(postgres)
-  const remote = options.connect(row)
-  if (before.role === 'replica') {
-    await assertWayBack(remote, before, options.name)
-    return saveReplica(postgres, row)
-  }
-  // Looked at before this site becomes a leader, which costs every write a little from then on.
-  const seen = await remote.hello({ ...before, name: options.name }, true)
-  assertUsable(remote.site, seen, before)
-  const state = await site.lead()
-  if (state.lineage === null)
-    throw REPLICA_UNUSABLE({ site: remote.site, reason: 'this site does not lead.' })
-  await remote.hello({ epoch: state.epoch, lineage: state.lineage, name: options.name }, false)
-  await saveReplica(postgres, row)
-}
-
-/** A replica only notes where its leader is: after a fail-over that one follows it. @throws SITE_IS_REPLICA */
-async function assertWayBack(remote: RemoteSite, state: SiteState, name: string): Promise<void> {
-  const seen = await remote.hello({ ...state, name }, true)
-  if (seen.lineage === state.lineage && seen.name !== name) return
-  throw SITE_IS_REPLICA({ leader: state.leader ?? '', epoch: state.epoch, what: 'replicas of its own' })
-}
-
-function assertUsable(site: string, seen: HelloAnswer, state: SiteState): void {
-  const refuse = (reason: string) => REPLICA_UNUSABLE({ site, reason })
-  if (seen.protocol !== protocol) throw refuse(`it speaks protocol ${seen.protocol}, this site ${protocol}.`)
-  if (seen.role === 'leader') throw refuse('it leads itself (or it is this very site).')
-  if (seen.role === 'alone' && !seen.empty) {
-    throw refuse('it has objects of its own, and a replica begins empty. Nothing was changed there.')
-  }
-  if (seen.role === 'replica' && seen.lineage !== state.lineage) {
-    throw refuse(`it is a replica of ${seen.leader ?? 'another site'}, of another lineage.`)
-  }
-  if (seen.epoch > state.epoch && seen.role === 'replica') {
-    throw refuse(`it has seen epoch ${seen.epoch}, this site is at ${state.epoch}.`)
   }
 }
 

@@ -32,6 +32,13 @@ export const HelloRequest = Type.Object(
     lineage: OrNull(Lineage),
     leader: Name,
     look: Type.Boolean({ description: 'Only tell; change and refuse nothing' }),
+    challenge: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: 2_147_483_647,
+        description: 'A lock that is held in the database of who asks: where it is seen is the same site',
+      }),
+    ),
   },
   strict,
 )
@@ -47,6 +54,7 @@ export const HelloAnswer = Type.Object({
   cursors: Positions,
   empty: Type.Boolean({ description: 'Of a site that is alone: it has no objects' }),
   lostAfter: OrNull(Positions),
+  self: Type.Optional(Type.Boolean({ description: 'The challenge is held here' })),
 })
 
 const Reference = { type: Name, id: Id, kind: Kind, hash: OrNull(Hash) }

@@ -94,6 +94,31 @@ describe('PUT /v1/replicas/:name', () => {
     expect((await a.postgres.query('SELECT FROM replicas')).rowCount).toBe(0)
   }, 30_000)
 
+  it("refuses this site's own address in words, and leaves it alone; also once it leads", async () => {
+    const [a, b] = await Promise.all([openSite('a'), openSite('b')])
+    const own = await problem(await put(a, { url: a.url, key: operator }))
+    expect(own).toMatchObject({ status: 409, code: 'REPLICA_UNUSABLE' })
+    expect(own.detail).toContain("is this site's own")
+    expect(await stateOf(a)).toMatchObject({ role: 'alone', intake: 'open', lineage: null })
+    expect((await put(a, { url: b.url, key: operator })).status).toBe(200)
+    const before = await stateOf(a)
+    expect((await problem(await put(a, { url: a.url, key: operator }, 'c'))).detail).toContain('own')
+    expect((await problem(await put(b, { url: b.url, key: operator }, 'c'))).detail).toContain('own')
+    expect(await stateOf(a)).toEqual(before)
+    expect((await a.postgres.query('SELECT FROM replicas')).rowCount).toBe(1)
+  })
+
+  it('leaves the site alone when the other one refuses to follow after all', async () => {
+    const [a, b] = await Promise.all([openSite('a'), openSite('b')])
+    // Not of the types that are looked at, but not nothing either.
+    await b.postgres.query(`INSERT INTO datasets (name, import) VALUES ('d', gen_random_uuid())`)
+    expect(await problem(await put(a, { url: b.url, key: operator }))).toMatchObject({
+      status: 502,
+      code: 'SITE_REFUSED',
+    })
+    for (const site of [a, b]) expect(await stateOf(site)).toMatchObject({ role: 'alone', intake: 'open' })
+  })
+
   it('is for operators alone', async () => {
     const a = await openSite('a')
     for (const key of [producer, viewer]) {
