@@ -29,10 +29,11 @@ const answerMs = 2_000
 /** Not believed to its end: who pauses between the look and the deed would be late. */
 const marginMs = 1_000
 
+/** One that lasts longer than any can was taken before the clock of Postgres was put back, and its holder may be dead. */
 const take = {
   name: 'sync-lease-take',
   text: `UPDATE sync_lease SET holder = $1, until = clock_timestamp() + ${lastsMs} * interval '1 ms'
-    WHERE holder = $1 OR until < clock_timestamp()`,
+    WHERE holder = $1 OR until NOT BETWEEN clock_timestamp() AND clock_timestamp() + ${lastsMs} * interval '1 ms'`,
 }
 const give = `UPDATE sync_lease SET holder = NULL, until = 'epoch' WHERE holder = $1`
 

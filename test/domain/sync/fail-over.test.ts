@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { newId } from '../../../src/core/ids.ts'
 import { createReplicatedDevice } from '../../../src/domain/push/replicated-device.ts'
 import type { FailOverEngine } from '../../../src/domain/sync/fail-over/engine.ts'
 import type { FailOver, Phase } from '../../../src/domain/sync/fail-over/rows.ts'
@@ -442,4 +443,79 @@ test('a site that closed for one that is gone before it told what it had takes o
   await expect(pair.failOvers(a).begin(back)).rejects.toMatchObject({ code: 'FAIL_OVER_UNCONFIRMED' })
   expect(await pair.failOvers(a).begin({ ...back, confirm: 'b' })).toMatchObject({ phase: 'done', epoch: 3 })
   expect(await a.site.read()).toMatchObject({ role: 'leader', intake: 'open', epoch: 3 })
+})
+
+test('a target that was restored after it was asked to open, and opened by force, gets what it lacks', async () => {
+  const pair = await openPair([createReplicatedDevice()])
+  const { a, b } = pair
+  await addDevice(a, 'only-here', 'ann')
+  const sequencer = createSequencer({ postgres: a.postgres, types: pair.types })
+  await sequencer.drain()
+  // What b had of it when it was asked is gone with its restore.
+  const asked = { mode: 'soft', target: 'b', actor: 'anna', phase: 'promoting', epoch: 2 } as const
+  await a.rows.begin({ ...asked, id: newId(clock.now()), heads: await headsOf(a) })
+  await a.site.close(1_000)
+  await pair.failOvers(b).begin({ mode: 'hard', to: 'b', confirm: 'a', actor: 'anna' })
+  const engine = pair.engine()
+  for (let step = 0; step < 5; step++) await engine.step()
+  expect(await a.rows.list(2)).toMatchObject([
+    { mode: 'hard', phase: 'done', target: 'b' },
+    { mode: 'soft', phase: 'aborted', error: { code: 'FAIL_OVER_SUPERSEDED' } },
+  ])
+  expect(await a.site.read()).toMatchObject({ role: 'replica', intake: 'closed', epoch: 2, leader: 'b' })
+  expect(await userOf(b, 'only-here')).toBe('ann')
+})
+
+test('a site that led by force and comes back hands over what it numbered where the two parted', async () => {
+  const pair = await openPair([createReplicatedDevice()])
+  const { a, b } = pair
+  await addDevice(a, 'phone', 'ann')
+  await createSequencer({ postgres: a.postgres, types: pair.types }).drain()
+  await pair.failOvers(b).begin({ mode: 'hard', to: 'b', confirm: 'a', actor: 'anna' })
+  await addDevice(b, 'phone', 'bert')
+  await createSequencer({ postgres: b.postgres, types: pair.types }).drain()
+  const { hello } = pair.wire
+  pair.wire.hello = async () => ({ ...(await hello()), lostAfter: null })
+  await pair.lookOut().step()
+  const back = { mode: 'hard', to: 'a', confirm: 'b', actor: 'anna' } as const
+  const { heads } = await pair.failOvers(a).begin(back)
+  expect(await b.site.demote({ epoch: 3, leader: 'a', cursors: heads ?? [] })).toMatchObject({ epoch: 3 })
+  expect((await b.postgres.query('SELECT id FROM sync_tail')).rows).toEqual([{ id: 'phone' }])
+  // What the other one never had gets a position that it is sent from.
+  await createSequencer({ postgres: a.postgres, types: pair.types }).drain()
+  const { rows } = await a.postgres.query<{ pos: string }>(`SELECT pos FROM changes WHERE id = 'phone'`)
+  expect(rows).toEqual([{ pos: '1' }])
+})
+
+test.each(['draining', 'closed'] as const)(
+  'a site that is left %s since another one has taken over, which is gone too, leads again',
+  async (intake) => {
+    const { a, ...pair } = await openPair()
+    if (intake === 'closed') await a.site.close(1_000)
+    else await a.site.setIntake('draining')
+    await a.postgres.query('DELETE FROM replicas')
+    const back = { mode: 'hard', to: 'a', actor: 'anna' } as const
+    const failOvers = pair.failOvers(a)
+    await expect(failOvers.begin(back)).rejects.toMatchObject({ code: 'FAIL_OVER_UNCONFIRMED' })
+    expect(await failOvers.begin({ ...back, confirm: 'unknown' })).toMatchObject({ phase: 'done', epoch: 3 })
+    expect(await a.site.read()).toMatchObject({ role: 'leader', intake: 'open', epoch: 3 })
+  },
+)
+
+test('who is promoted owns its tail at once: killed at any statement, nothing is left behind', async () => {
+  const pair = await openPair()
+  const { a, b } = pair
+  const { lineage } = await a.site.read()
+  await b.postgres.query(
+    `INSERT INTO changes (type, id, shard, pos, epoch, kind, hash) VALUES ('device', 'vouched', 0, -1, 1, 'upsert', 'x')`,
+  )
+  const to = { epoch: 2, lineage: lineage ?? '', heads: Array.from({ length: 16 }, () => 0) }
+  for (let statements = 1; (await b.site.read()).role === 'replica'; statements++) {
+    const dying = { ...b, postgres: mortal(b.postgres, statements, 'after') }
+    await pair
+      .failOvers(dying)
+      .promote(to, { actor: 'a' })
+      .catch(() => undefined)
+  }
+  expect((await b.postgres.query('SELECT id FROM change_pending')).rows).toEqual([{ id: 'vouched' }])
 })

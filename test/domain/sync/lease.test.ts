@@ -48,6 +48,14 @@ describe('the lease of replication', () => {
     expect(await a.acquire()).toBe(true)
   })
 
+  it('is free when it lasts longer than one can: the clock of Postgres was put back since it was taken', async () => {
+    await postgres.query(
+      `UPDATE sync_lease SET holder = 'dead', until = clock_timestamp() + interval '1 hour'`,
+    )
+    expect(await lease('a').acquire()).toBe(true)
+    expect((await row())?.left).toBeLessThan(6)
+  })
+
   it('goes to one of many who ask at once', async () => {
     const many = Array.from({ length: 10 }, (_each, n) => lease(`${n}`))
     const got = await Promise.all(many.map((each) => each.acquire()))

@@ -16,7 +16,7 @@ import {
   FAIL_OVER_UNCONFIRMED,
 } from './errors.ts'
 import type { FailOver, FailOverRows, Mode } from './rows.ts'
-import { ownTail } from './tail.ts'
+import { owningTail } from './tail.ts'
 
 export interface Wish extends By {
   mode: Mode
@@ -86,14 +86,13 @@ async function promote(
   to: Parameters<FailOvers['promote']>[0],
   { actor, details }: By,
 ): Promise<SiteState> {
-  const site = siteOn(postgres)
+  const site = siteOn(owningTail(postgres))
   const before = await site.read()
   if (before.lineage !== to.lineage)
     throw LINEAGE_FOREIGN({ here: before.lineage ?? 'none', there: to.lineage })
   try {
     const state = await site.promote(to)
     const subject = `epoch ${to.epoch}`
-    await ownTail(postgres)
     if (before.role !== 'leader')
       await insertAudit(postgres, {
         actor,
@@ -188,13 +187,27 @@ async function takeBackClosed(
 ): Promise<SiteState> {
   const site = siteOn(postgres)
   const { intake, epoch } = await site.read()
-  if (intake !== 'closed') throw FAIL_OVER_NOT_HERE({ reason: 'it leads already.' })
+  // Draining: the other one was heard of while this site was about to close.
+  if (intake === 'open') throw FAIL_OVER_NOT_HERE({ reason: 'it leads already.' })
   const { rows } = await postgres.query<{ name: string }>('SELECT name FROM replicas ORDER BY name')
-  const names = rows.map(({ name }) => name)
-  if (!names.includes(confirm)) throw FAIL_OVER_UNCONFIRMED({ leader: names.join(' or ') || 'unknown' })
-  const heads = await postgres.query<{ pos: string }>('SELECT pos FROM change_heads ORDER BY shard')
-  const cursors = heads.rows.map(({ pos }) => Number(pos))
-  return site.demote({ epoch: epoch + 1, leader: confirm, cursors })
+  // They may have been removed meanwhile, and this site has to open all the same.
+  const names = rows.length === 0 ? ['unknown'] : rows.map(({ name }) => name)
+  if (!names.includes(confirm)) throw FAIL_OVER_UNCONFIRMED({ leader: names.join(' or ') })
+  return site.demote({ epoch: epoch + 1, leader: confirm, cursors: await commonPositions(postgres) })
+}
+
+/**
+ * Up to where every replica said that it has what this site numbered. Above that the other one has numbered changes of its
+ * own: were ours to keep those positions, neither site would ever hear of what the other wrote under them.
+ */
+async function commonPositions(postgres: Postgres): Promise<number[]> {
+  const { rows } = await postgres.query<{ pos: string }>(
+    `SELECT least(h.pos, coalesce(min(coalesce(c.pos, 0)), 0)) AS pos
+     FROM change_heads h LEFT JOIN replicas r ON true
+       LEFT JOIN replica_cursors c ON c.replica = r.name AND c.shard = h.shard
+     GROUP BY h.shard, h.pos ORDER BY h.shard`,
+  )
+  return rows.map(({ pos }) => Number(pos))
 }
 
 async function begin(

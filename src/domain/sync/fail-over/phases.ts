@@ -3,6 +3,7 @@ import { FAIL_OVER_DIFFERS, FAIL_OVER_REFUSED, FAIL_OVER_SUPERSEDED } from './er
 import type { OtherSite } from './other-site.ts'
 import { preflight } from './preflight.ts'
 import type { FailOver, Phase } from './rows.ts'
+import { isShort } from './succession.ts'
 
 /** @returns why the phase is not over yet, for people; undefined when it is */
 type Run = (parts: PhaseParts, failOver: FailOver) => Promise<string | undefined>
@@ -64,6 +65,10 @@ export const phases: Partial<Record<Phase, Run>> = {
       // The answer to an earlier call may have been lost.
       const hello = await other.hello()
       if (hello.epoch < epoch || hello.role !== 'leader') throw error
+      if (hello.epoch === epoch && isShort(failOver, hello)) {
+        await parts.succession.yieldTo(failOver.target, hello)
+        return undefined
+      }
       // Higher: it was promoted, and more has happened since; its next hello tells us.
     }
     return moved(parts, failOver, 'demoting')

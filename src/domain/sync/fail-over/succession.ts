@@ -51,8 +51,7 @@ async function yieldTo(options: SuccessionOptions, name: string, hello: HelloAns
   const state = await site.read()
   if (state.role !== 'leader' || hello.lineage !== state.lineage || hello.epoch <= state.epoch) return
   const running = await rows.running()
-  // Ours, of which the answer was lost.
-  if (running?.mode === 'soft' && running.target === name && running.epoch === hello.epoch) return
+  if (running?.target === name && running.epoch === hello.epoch && !isShort(running, hello)) return
   if (state.intake !== 'closed') {
     log.error({ leader: name, epoch: hello.epoch }, 'another site leads at a higher epoch: this one closes')
     await site.close(closeWithinMs)
@@ -72,6 +71,13 @@ async function yieldTo(options: SuccessionOptions, name: string, hello: HelloAns
     heads: hello.lostAfter,
   })
 }
+
+/**
+ * Of a soft fail-over whose target leads at its epoch. Usually it is the one that was asked for, of which the answer was
+ * lost. But one that was restored from a backup after it was asked, and then opened by force, lacks what it had.
+ */
+export const isShort = ({ heads }: FailOver, { lostAfter }: HelloAnswer): boolean =>
+  lostAfter?.some((pos, shard) => pos < (heads?.[shard] ?? 0)) ?? false
 
 /** On the site that opens. */
 async function takeOver(

@@ -207,3 +207,14 @@ export async function ownTail(postgres: Queryable): Promise<void> {
      INSERT INTO change_pending (shard, type, id) SELECT shard, type, id FROM vouched`,
   )
 }
+
+/** Each transaction ends with it: whoever asks a site to open may hear that it has, and not ask again. */
+export const owningTail = (postgres: Postgres): Postgres => ({
+  ...postgres,
+  transaction: (work) =>
+    postgres.transaction(async (client) => {
+      const done = await work(client)
+      await ownTail(client)
+      return done
+    }),
+})
