@@ -108,11 +108,38 @@ async function look(options: ReplayOptions, { name, signal, pause }: Attended): 
       line.drop()
       failures++
       await tell(options, { name, known: row?.error?.message }, error)
-      await clock.sleep(waitMs(error, failures), signal)
+      await rest(options, { signal, row }, waitMs(error, failures))
     }
   }
   ended.abort()
   await verifier.idle()
+}
+
+/** Until it is tried again: at once when somebody resumes it, registers it anew or asks for a verification meanwhile. */
+async function rest(
+  { clock, postgres }: ReplayOptions,
+  { signal, row }: { signal: AbortSignal; row: ReplicaRow | undefined },
+  ms: number,
+): Promise<void> {
+  const untilMs = clock.monotonicMs() + ms
+  for (;;) {
+    const leftMs = untilMs - clock.monotonicMs()
+    if (leftMs <= 0 || signal.aborted) return
+    await clock.sleep(Math.min(listMs, leftMs), signal)
+    if (row && (await isWoken(postgres, row))) return
+  }
+}
+
+/** Compared with how it was before the try, so that nothing is missed that somebody asked for meanwhile. */
+async function isWoken(postgres: Postgres, before: ReplicaRow): Promise<boolean> {
+  try {
+    const now = await findReplica(postgres, before.name)
+    // The trouble is written down by then; who resumes a replica, or registers it, takes it away.
+    const isResumed = !now || now.error === null || now.revision !== before.revision
+    return isResumed || (now.verifyWantedAt !== null && now.verifyWantedAt !== before.verifyWantedAt)
+  } catch {
+    return false
+  }
 }
 
 function waitMs(error: unknown, failures: number): number {

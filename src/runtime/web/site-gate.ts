@@ -9,7 +9,7 @@ export interface SiteGateOptions {
 }
 
 /** For those who look after the site, and for the site that leads: they say themselves what may be done now. */
-const always = ['/dashboard', '/v1/replicas', '/v1/replication', '/v1/fail-over']
+const always = ['/dashboard', '/v1/replicas', '/v1/replication', '/v1/fail-over', '/v1/site']
 /** To listen is to write: it confirms, and registers who listens. */
 const listens = ['/v1/listen']
 const retryAfterMs = 5_000

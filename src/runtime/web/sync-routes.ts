@@ -2,6 +2,7 @@ import type { FastifyPluginAsync } from 'fastify'
 import type { Receiver } from '../../domain/sync/receiver.ts'
 import { addReplicas, type ReplicasOptions } from './routes/replicas.ts'
 import { addReplication } from './routes/replication.ts'
+import { addSite } from './routes/site.ts'
 
 export interface SyncRoutesOptions extends ReplicasOptions {
   receiver: Receiver
@@ -12,5 +13,6 @@ export const createSyncRoutes =
   (options: SyncRoutesOptions): FastifyPluginAsync =>
   async (server) => {
     addReplicas(server, options)
+    addSite(server, options)
     await addReplication(server, options.receiver)
   }

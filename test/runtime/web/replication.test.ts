@@ -248,4 +248,29 @@ describe('what an operator asks of a replica', () => {
   })
 })
 
+describe('POST /v1/site/leave', () => {
+  it('makes a leader without replicas alone again, audited; a later replica begins another lineage', async () => {
+    const pair = await openReplayPair()
+    const leave = (site: WebSite, key = operator) => send(site, 'POST', '/v1/site/leave', { key })
+    expect(await problem(await leave(pair.leader, producer))).toMatchObject({ status: 403 })
+    expect(await problem(await leave(pair.leader))).toMatchObject({ status: 409, code: 'SITE_IN_USE' })
+    expect(await problem(await leave(pair.replica))).toMatchObject({ status: 409, code: 'SITE_IS_REPLICA' })
+    expect((await send(pair.leader, 'DELETE', '/v1/replicas/b')).status).toBe(204)
+    const { lineage } = await stateOf(pair.leader)
+    const left = await leave(pair.leader)
+    expect(left.status).toBe(200)
+    expect(await left.json()).toMatchObject({ role: 'alone', intake: 'open', lineage: null })
+    const { rows } = await pair.leader.postgres.query('SELECT action FROM audit_log ORDER BY id')
+    expect(rows).toEqual([{ action: 'replica.remove' }, { action: 'site.leave' }])
+    // Who was its replica is of the old lineage; an empty one follows the new one.
+    expect(
+      (await problem(await put(pair.leader, { url: pair.replica.url, key: operator }))).detail,
+    ).toContain('of another lineage')
+    const c = await openSite('c')
+    await putThing(pair.leader.postgres, 'one', 'value')
+    expect((await put(pair.leader, { url: c.url, key: operator }, 'c')).status).toBe(200)
+    expect((await stateOf(pair.leader)).lineage).not.toBe(lineage)
+  }, 20_000)
+})
+
 const sha = (text: string): string => createHash('sha256').update(text).digest('hex')
