@@ -34,6 +34,8 @@ export async function enlist(
       assertWayBack(seen, state, options.name)
       return saveReplica(options.postgres, row)
     }
+    // So that what only this site has can be handed over there.
+    if (isSupersededBy(seen, state)) return saveReplica(options.postgres, row)
     // Looked at before this site becomes a leader, which costs every write a little from then on.
     assertUsable(remote, seen, state)
     await join(options, { row, remote, wasAlone: state.role === 'alone' })
@@ -115,6 +117,9 @@ function assertWayBack(seen: HelloAnswer, state: SiteState, name: string): void 
   if (seen.lineage === state.lineage && seen.name !== name) return
   throw SITE_IS_REPLICA({ leader: state.leader ?? '', epoch: state.epoch, what: 'replicas of its own' })
 }
+
+const isSupersededBy = (seen: HelloAnswer, { lineage, epoch, intake }: SiteState): boolean =>
+  seen.role === 'leader' && seen.lineage === lineage && seen.epoch > epoch && intake === 'closed'
 
 const refusal = ({ site }: RemoteSite, reason: string) => REPLICA_UNUSABLE({ site, reason })
 

@@ -72,6 +72,9 @@ export interface ReceiverOptions {
   onSuperseded?(): void
 }
 
+/** It is said again, and tried again. */
+const closeWithinMs = 5_000
+
 export function createReceiver(options: ReceiverOptions): Receiver {
   const { postgres, digests } = options
   const types = typesByName(options.types)
@@ -158,12 +161,28 @@ async function hello(options: ReceiverOptions, request: HelloRequest): Promise<H
     if (state.role !== before.role) log.info({ leader, epoch }, 'this site is a replica now')
     return await tell(options, state)
   } catch (error) {
-    if (SITE_LEADS.is(error)) options.onSuperseded?.()
+    if (SITE_LEADS.is(error)) await yieldTo(options, { leader, epoch })
     // The other one has to learn how far behind it is.
     if (EPOCH_STALE.is(error)) throw staleEpoch(epoch, await site.read(postgres))
     log.warn({ leader, epoch, reason: messageOf(error) }, 'a site that would lead this one was refused')
     throw error
   }
+}
+
+/** The other one shares our history, and leads at a higher epoch. It may stand in no list here that anybody could ask. */
+async function yieldTo(
+  { site, log, onSuperseded }: ReceiverOptions,
+  { leader, epoch }: { leader: string; epoch: number },
+): Promise<void> {
+  try {
+    if ((await site.read()).intake !== 'closed') {
+      log.error({ leader, epoch }, 'another site leads at a higher epoch: this one closes')
+      await site.close(closeWithinMs)
+    }
+  } catch (error) {
+    log.warn({ leader, epoch, reason: messageOf(error) }, 'this site could not be closed yet')
+  }
+  onSuperseded?.()
 }
 
 async function tell(
