@@ -118,3 +118,23 @@ it('ends with 1 when its first revision does not come up, and says what it print
   expect(stderr).toMatch(/Revision one did not come up: it ended by itself[^]*cannot open the frobnicator/)
   expect(site.targetPids()).toEqual([])
 })
+
+it('leaves what it has taken over alone when its start fails after that', async () => {
+  const site = await openGateway()
+  const first = await site.start()
+  const browser = openBrowser(site.url)
+  await browser.revision()
+  await site.upgrade('two')
+  const [one, two] = [await pidOf(site, 'one'), await pidOf(site, 'two')]
+  first.child.kill('SIGKILL')
+  await first.exit
+  process.kill(two, 'SIGKILL')
+  await eventually(() => expect(site.targetPids()).toEqual([one]))
+
+  const failed = await site.run('--env', 'BREAK=exit', '--', ...standIn)
+  expect(failed).toMatchObject({ code: 1, stderr: expect.stringContaining('REVISION_UNUSABLE') as string })
+  expect(site.targetPids()).toEqual([one])
+  await site.start(['--revision', 'three', '--env', 'REVISION=three', '--', ...standIn])
+  expect(await browser.revision()).toBe('one')
+  expect(await openBrowser(site.url).revision()).toBe('three')
+})

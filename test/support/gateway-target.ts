@@ -63,6 +63,8 @@ const routes: Record<
   '/die': async () => process.kill(process.pid, 'SIGKILL'),
   '/odd-header': async (request) =>
     request.socket.end('HTTP/1.1 200 OK\r\nX-Odd: a\x7fb\r\nContent-Length: 2\r\n\r\nok'),
+  '/large-header': async (_request, response) =>
+    response.setHeader('set-cookie', Array<string>(15).fill(`a=${'x'.repeat(3_000)}`)).end('large'),
   '/odd-status': async (request) => request.socket.end('HTTP/1.1 099 Odd\r\nContent-Length: 2\r\n\r\nok'),
   '/log-out': async (_request, response) => response.setHeader('x-session-ended', '1').end('bye'),
   '/hop': async (_request, response) =>

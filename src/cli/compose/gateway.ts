@@ -52,10 +52,13 @@ export async function composeGateway(config: Config, first: RevisionRequest): Pr
     await database?.close()
     throw error
   }
-  const stop = async (): Promise<boolean> => {
-    const clean = await running().stop()
+  const close = async (): Promise<void> => {
     control.close()
     await database?.close()
+  }
+  const stop = async (): Promise<boolean> => {
+    const clean = await running().stop()
+    await close()
     return clean
   }
   const start = async (): Promise<{ url: string }> => {
@@ -65,7 +68,7 @@ export async function composeGateway(config: Config, first: RevisionRequest): Pr
         ...(first.revision === undefined ? {} : { revision: first.revision }),
       })
     } catch (error) {
-      await stop()
+      await close()
       throw isListenError(error) ? portUnavailable({ host: config.host ?? '0.0.0.0', port }, error) : error
     }
   }

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, rmSync } from 'node:fs'
+import { chmodSync, mkdirSync, rmSync, statSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import path from 'node:path'
@@ -80,7 +80,7 @@ export function createControl({ socket, gateway, complete }: ControlOptions): Co
       if (Buffer.byteLength(socket) > longestPath) {
         throw GATEWAY_SOCKET_UNUSABLE({ socket, reason: `its path is longer than ${longestPath} bytes` })
       }
-      mkdirSync(path.dirname(socket), { recursive: true })
+      prepareFolder(socket)
       if (await isAnswering(socket)) throw GATEWAY_ALREADY_RUNNING({ socket })
       rmSync(socket, { force: true })
       await listen(server, socket)
@@ -89,6 +89,19 @@ export function createControl({ socket, gateway, complete }: ControlOptions): Co
       server.close()
       server.closeAllConnections()
     },
+  }
+}
+
+/** A setting that names something else by mistake must not cost it: what is in the way is removed by `open`. */
+function prepareFolder(socket: string): void {
+  try {
+    mkdirSync(path.dirname(socket), { recursive: true })
+  } catch (error) {
+    throw GATEWAY_SOCKET_UNUSABLE({ socket, reason: messageOf(error) }, { cause: error })
+  }
+  const there = statSync(socket, { throwIfNoEntry: false })
+  if (there && !there.isSocket()) {
+    throw GATEWAY_SOCKET_UNUSABLE({ socket, reason: 'there is something else in its place' })
   }
 }
 

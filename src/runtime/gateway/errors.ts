@@ -72,6 +72,12 @@ export const GATEWAY_SOCKET_UNUSABLE = defineError(
   { status: 500, retry: 'never', report: true },
 )
 
+export const GATEWAY_STATE_UNWRITABLE = defineError(
+  'GATEWAY_STATE_UNWRITABLE',
+  'The gateway cannot write down what it is to start: {reason}. Nothing has changed. Make room in the folder of GATEWAY_SOCKET, or give rights there.',
+  { status: 500, retry: 'backoff', report: true },
+)
+
 export const GATEWAY_NOT_RUNNING = defineError(
   'GATEWAY_NOT_RUNNING',
   'No gateway answers on {socket}: {reason}. Start it with `baton gateway`, or name its socket with GATEWAY_SOCKET.',

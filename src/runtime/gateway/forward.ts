@@ -39,6 +39,9 @@ export interface Destination {
 /** Silence before an answer begins, ms: longer than any listen waits. */
 export const answerMs = 300_000
 
+/** Of an answer, bytes: what browsers and routers still take of cookies and policies. Node's own limit is a quarter. */
+const answerHeaderBytes = 65_536
+
 /** Passes a request on to a target and its answer back, both as they come. */
 export async function forward(exchange: Exchange): Promise<Outcome> {
   // Its close has been told already.
@@ -59,6 +62,7 @@ function attempt(exchange: Exchange, agent?: Agent): Promise<Outcome | 'stale'> 
     path,
     headers: agent ? headers : [...headers, 'Connection', 'close'],
     setHost: false,
+    maxHeaderSize: answerHeaderBytes,
   })
   const progress = { reached: false, answered: false, timedOut: false }
   const onClientGone = (): void => {

@@ -16,7 +16,7 @@ import { createRetirement } from './retirement.ts'
 import { createRoster } from './roster.ts'
 import { type ClientServerOptions, createClientServer } from './server.ts'
 import { type GatewayStatus, type TargetView, viewOf } from './status.ts'
-import { stopGateway } from './stop.ts'
+import { giveUpStart, stopGateway } from './stop.ts'
 import { takeOver } from './takeover.ts'
 import { createTarget, type Target } from './target.ts'
 import { createUpgrades } from './upgrade.ts'
@@ -57,7 +57,11 @@ export interface GatewayFiles {
 }
 
 export interface Gateway {
-  /** Takes over what lives, or starts the revision; then serves. @throws REVISION_UNUSABLE, or why it cannot listen */
+  /**
+   * Takes over what lives, or starts the revision; then serves.
+   *
+   * @throws REVISION_UNUSABLE, or why it cannot listen; what was taken over lives on then
+   */
   start(first: { spec: RevisionSpec; revision?: string }): Promise<{ url: string }>
   /** Never takes longer than `shutdownMs`. @returns false when something had to be cut or killed */
   stop(): Promise<boolean>
@@ -85,8 +89,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   let stopped: Promise<boolean> | undefined
   const view = (target: Target): TargetView => viewOf(target, clock)
 
-  const start: Gateway['start'] = async ({ spec, revision }) => {
-    takeOver({ roster, file: parts.file, marker: markerOf(options), clock, log })
+  const serve: Gateway['start'] = async ({ spec, revision }) => {
     for (const target of roster.targets) {
       parts.keeper.watch(target)
       if (target.state === 'draining') retirement.drain(target, 'it was draining when the gateway was killed')
@@ -102,7 +105,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   }
 
   return {
-    start,
+    start: (first) => startOn(options, parts, { serve: () => serve(first), stopped: () => stopped }),
     stop: () => {
       clearInterval(looking)
       parts.ready.is = false
@@ -134,6 +137,24 @@ export function createGateway(options: GatewayOptions): Gateway {
       return view(target)
     },
     own: parts.own,
+  }
+}
+
+async function startOn(
+  options: GatewayOptions,
+  parts: ReturnType<typeof createParts>,
+  how: { serve: () => Promise<{ url: string }>; stopped: () => Promise<boolean> | undefined },
+): Promise<{ url: string }> {
+  const { roster, file, stopping } = parts
+  takeOver({ roster, file, marker: markerOf(options), clock: options.clock, log: options.log })
+  const takenOver = new Set(roster.targets)
+  try {
+    return await how.serve()
+  } catch (error) {
+    stopping.abort()
+    // A stop that came meanwhile ends everything.
+    await (how.stopped() ?? giveUpStart({ ...parts, shutdownMs: options.shutdownMs }, takenOver))
+    throw error
   }
 }
 

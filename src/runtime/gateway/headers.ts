@@ -94,7 +94,7 @@ export function requestHeaders(
   upgrade = false,
 ): string[] {
   const dropped = namedByConnection(request.headers.connection)
-  const headers: string[] = []
+  const headers = missingHost(request)
   let hosts = 0
   const raw = request.rawHeaders
   // An index and no generator: this is done for every request.
@@ -113,6 +113,10 @@ export function requestHeaders(
   else headers.push(...framing(request))
   return headers
 }
+
+/** HTTP/1.0, as health checks speak it, may come without a host; what goes on is HTTP/1.1 and may not. */
+const missingHost = ({ headers }: IncomingMessage): string[] =>
+  headers.host === undefined ? ['Host', 'localhost'] : []
 
 /** The body is framed anew: how it came says nothing about how it goes on. */
 function framing(request: IncomingMessage): string[] {

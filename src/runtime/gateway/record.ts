@@ -63,7 +63,7 @@ export function createStateFile(file: string, onBroken: (aside: string) => void)
         const { version: found, ...record } = JSON.parse(readFileSync(file, 'utf8')) as GatewayRecord & {
           version: number
         }
-        if (found === version && Array.isArray(record.targets)) return record
+        if (found === version && isWhole(record)) return record
       } catch (error) {
         if (codeOf(error) === 'ENOENT') return undefined
       }
@@ -79,4 +79,19 @@ export function createStateFile(file: string, onBroken: (aside: string) => void)
       renameSync(next, file)
     },
   }
+}
+
+/** One that was mended by hand, or by a disk, must not keep the gateway from starting. */
+function isWhole({ count, targets }: GatewayRecord): boolean {
+  return Number.isInteger(count) && Array.isArray(targets) && targets.every(isTarget)
+}
+
+function isTarget(value: unknown): value is TargetRecord {
+  if (typeof value !== 'object' || value === null) return false
+  const { id, revision, state, createdAt, spec, process } = value as Partial<TargetRecord>
+  const isNamed = [id, revision, state].every((each) => typeof each === 'string')
+  const isSpec = Array.isArray(spec?.command) && typeof spec.directory === 'string'
+  const isProcess =
+    process === undefined || (Number.isInteger(process?.pid) && Number.isInteger(process.port))
+  return isNamed && Number.isFinite(createdAt) && isSpec && isProcess
 }

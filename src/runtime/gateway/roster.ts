@@ -1,6 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../core/clock.ts'
-import { REVISION_IN_USE, REVISION_NOT_DETACHED, REVISION_NOT_FOUND } from './errors.ts'
+import { messageOf } from '../../core/errors.ts'
+import {
+  GATEWAY_STATE_UNWRITABLE,
+  REVISION_IN_USE,
+  REVISION_NOT_DETACHED,
+  REVISION_NOT_FOUND,
+} from './errors.ts'
 import type { Pin } from './pin.ts'
 import type { RevisionSpec, StateFile, TargetRecord } from './record.ts'
 import { recordOf, type Target } from './target.ts'
@@ -9,7 +15,7 @@ import { recordOf, type Target } from './target.ts'
 export interface Roster {
   readonly targets: readonly Target[]
   readonly current: Target | undefined
-  /** A new one, `starting`, written down. @throws REVISION_IN_USE, or why it could not be written */
+  /** A new one, `starting`, written down. @throws REVISION_IN_USE, GATEWAY_STATE_UNWRITABLE */
   create(spec: RevisionSpec, revision?: string): Target
   /** One that an earlier gateway knew. */
   restore(record: TargetRecord): Target
@@ -76,15 +82,15 @@ export function createRoster({ clock, file, open, onUnwritten }: RosterOptions):
       count++
       const id = `t${count}-${randomBytes(6).toString('hex')}`
       const revision = wanted ?? (living(`r${count}`) ? id : `r${count}`)
-      const target = restore({ id, revision, spec, state: 'starting', createdAt: clock.now() })
       try {
+        const target = restore({ id, revision, spec, state: 'starting', createdAt: clock.now() })
         write()
+        return target
       } catch (error) {
-        target.output.close()
+        targets.get(id)?.output.close()
         targets.delete(id)
-        throw error
+        throw GATEWAY_STATE_UNWRITABLE({ reason: messageOf(error) }, { cause: error })
       }
-      return target
     },
     restore,
     continueFrom: (before) => {

@@ -43,6 +43,9 @@ export function createClientServer(options: ClientServerOptions): ClientServer {
       requestTimeout: requestMs,
       keepAliveTimeout: keepAliveMs,
       connectionsCheckingInterval: 5_000,
+      // A phone that went away without a word would otherwise hold its stream until somebody writes into it.
+      keepAlive: true,
+      keepAliveInitialDelay: 30_000,
       // Any other upgrade is optional for whoever asks, and answered as a request without it.
       shouldUpgradeCallback: ({ method, headers }) =>
         method === 'GET' && headers.upgrade?.toLowerCase() === 'websocket',

@@ -5,6 +5,7 @@ import { type Ending, isHeld } from './ending.ts'
 import type { Keeper } from './keeper.ts'
 import type { Roster } from './roster.ts'
 import type { ClientServer } from './server.ts'
+import type { Target } from './target.ts'
 import type { Upgrades } from './upgrade.ts'
 
 export interface StopParts {
@@ -42,6 +43,19 @@ export async function stopGateway(parts: StopParts): Promise<boolean> {
   for (const target of roster.targets) roster.remove(target, 'stopped')
   roster.save()
   return finished && ended
+}
+
+/**
+ * Ends what a start that has failed has itself started. What it took over has done nothing wrong and serves sessions: it
+ * is left to the next gateway.
+ */
+export async function giveUpStart(
+  { roster, ending, shutdownMs }: Pick<StopParts, 'roster' | 'ending' | 'shutdownMs'>,
+  takenOver: ReadonlySet<Target>,
+): Promise<void> {
+  const own = roster.targets.filter((target) => !takenOver.has(target))
+  await Promise.all(own.map((target) => ending.end(target, shutdownMs)))
+  for (const target of own) roster.remove(target, 'stopped')
 }
 
 function endStreams({ roster, shutdownMs }: StopParts): void {

@@ -114,7 +114,11 @@ function relay({ socket, head, onStream }: SocketExchange, link: Socket, linkHea
   socket.on('data', (bytes: Buffer) => void (link.write(bytes) || socket.pause()))
   link.on('drain', () => socket.resume())
   link.on('end', () => socket.end())
-  socket.on('end', () => link.end())
+  socket.on('end', () => {
+    link.end()
+    // A target that does not take note would hold the stream, and be held by it, for good.
+    setTimeout(() => socket.destroy(), goodbyeMs).unref()
+  })
   joinEnds(socket, link)
   if (linkHead.length > 0) fromTarget(linkHead)
   if (head.length > 0) link.write(head)

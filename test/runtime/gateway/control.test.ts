@@ -1,4 +1,4 @@
-import { mkdtemp, rm, stat } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { request as open } from 'node:http'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -58,6 +58,20 @@ it('says what is wrong with its path', async () => {
     code: 'GATEWAY_SOCKET_UNUSABLE',
     message: expect.stringContaining('longer than 100 bytes') as string,
   })
+})
+
+it('removes what a killed gateway left, and nothing else that lies in its place', async () => {
+  const { control, socket } = await start()
+  await writeFile(socket, 'dear')
+  await expect(control.open()).rejects.toMatchObject({ code: 'GATEWAY_SOCKET_UNUSABLE' })
+  expect(await readFile(socket, 'utf8')).toBe('dear')
+  await expect((await start('g.sock/under')).control.open()).resolves.toBeUndefined()
+  const under = createControl({
+    socket: path.join(socket, 'g.sock'),
+    gateway: () => undefined as unknown as Gateway,
+    complete: () => undefined as unknown as RevisionSpec,
+  })
+  await expect(under.open()).rejects.toMatchObject({ code: 'GATEWAY_SOCKET_UNUSABLE' })
 })
 
 it('passes on what is well asked', async () => {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { mkdir, rmdir } from 'node:fs/promises'
 import { type IncomingMessage, request as open } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { buffer, text } from 'node:stream/consumers'
@@ -69,6 +70,22 @@ describe('headers', () => {
       ...given,
       'x-request-id': 'from-the-router',
     })
+  })
+
+  it('may come without a host by HTTP/1.0, as health checks do', async () => {
+    const { socket, said, closed } = await openRaw()
+    socket.write('GET / HTTP/1.0\r\n\r\n')
+    await closed
+    expect(said()).toMatch(/^HTTP\/1.1 200 OK/)
+  })
+
+  it('of an answer may be larger than those of a request', async () => {
+    // By hand: fetch itself takes no more than 16 KiB.
+    const { socket, said, closed } = await openRaw()
+    socket.write('GET /large-header HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+    await closed
+    expect(said()).toMatch(/^HTTP\/1.1 200 OK/)
+    expect(said().match(/a=x{3000}/g)).toHaveLength(15)
   })
 
   it('that are for the next hop alone, or for us, are not passed on in either direction', async () => {
@@ -269,6 +286,15 @@ describe('a WebSocket', () => {
     await eventually(async () => expect((await site.target('one'))?.streams).toBe(0))
   })
 
+  it('ends with its client, though the target takes no note of it', async () => {
+    const { socket, closed } = await openRaw()
+    socket.write(handshake('/socket'))
+    await eventually(async () => expect((await site.target('one'))?.streams).toBe(1))
+    socket.end()
+    await closed
+    await eventually(async () => expect((await site.target('one'))?.streams).toBe(0))
+  })
+
   it('that the target refuses is answered as it says', async () => {
     const { socket, said, closed } = await openRaw()
     socket.write(handshake('/no-socket'))
@@ -304,4 +330,17 @@ describe('its own paths', () => {
       lines.find((line) => line.startsWith('baton_gateway_requests_total{outcome="over"}')),
     ).toBeDefined()
   })
+})
+
+it('goes on as before when an upgrade cannot be written down, and says why', async () => {
+  // Whoever is root may write everywhere, but not into a folder as if it were a file.
+  const inTheWay = `${site.folder}/g.json.next`
+  await mkdir(inTheWay)
+  await expect(site.upgrade('two')).rejects.toMatchObject({
+    code: 'GATEWAY_STATE_UNWRITABLE',
+    message: expect.stringContaining('EISDIR') as string,
+  })
+  await rmdir(inTheWay)
+  expect(await ask()).toMatchObject({ revision: 'one' })
+  expect((await site.status()).targets).toHaveLength(1)
 })

@@ -40,16 +40,22 @@ it('reads what it has written, and nobody else can', async () => {
   expect(await readdir(folder)).toEqual(['state.json'])
 })
 
-it.each(['', '{"version":1,"targets":[', '{"version":99,"targets":[]}', '{"version":1}', 'null'])(
-  'sets aside a file that it does not understand: %s',
-  async (text) => {
-    const { file, name, broken } = await inFolder()
-    await writeFile(name, text)
-    expect(file.read()).toBeUndefined()
-    expect(broken).toEqual([`${name}.broken`])
-    expect(await readFile(`${name}.broken`, 'utf8')).toBe(text)
-  },
-)
+it.each([
+  '',
+  '{"version":1,"targets":[',
+  '{"version":99,"targets":[]}',
+  '{"version":1}',
+  'null',
+  '{"version":1,"count":1,"targets":[null]}',
+  '{"version":1,"count":1,"targets":[{"id":"t1","process":null}]}',
+  '{"version":1,"targets":[]}',
+])('sets aside a file that it does not understand: %s', async (text) => {
+  const { file, name, broken } = await inFolder()
+  await writeFile(name, text)
+  expect(file.read()).toBeUndefined()
+  expect(broken).toEqual([`${name}.broken`])
+  expect(await readFile(`${name}.broken`, 'utf8')).toBe(text)
+})
 
 it('knows a process by the time of its start, so that its number in other hands is somebody else', async () => {
   const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], { detached: true })
