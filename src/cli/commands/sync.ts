@@ -8,6 +8,7 @@ import { urlOf } from '../../runtime/web/routes/replicas.ts'
 import { actorAtTerminal } from '../actor.ts'
 import type { Cli, RegisterVerb } from '../cli.ts'
 import { withReplicas } from '../compose/sync.ts'
+import { registerTrash } from './sync-trash.ts'
 
 interface Output {
   json?: boolean
@@ -22,6 +23,8 @@ export const registerSync: RegisterVerb = (program, cli) => {
   registerAct(sync, cli, 'pause', 'Sends nothing to a replica until it is resumed.')
   registerAct(sync, cli, 'resume', 'Goes on, at once.')
   registerRemove(sync, cli)
+  registerLeave(sync, cli)
+  registerTrash(sync, cli)
 }
 
 function registerStatus(sync: Command, cli: Cli): void {
@@ -139,6 +142,24 @@ function registerRemove(sync: Command, cli: Cli): void {
     .option('--json', 'print JSON')
     .action((name: string, { json }: Output) =>
       steer(cli, { name, action: 'remove', json }, (replicas) => replicas.remove(name)),
+    )
+}
+
+function registerLeave(sync: Command, cli: Cli): void {
+  sync
+    .command('leave')
+    .description('Makes a leader without replicas alone again: nothing of what changes is noted any more.')
+    .option('--json', 'print JSON')
+    .action(({ json }: Output) =>
+      withReplicas(loadConfig(), async ({ replicas, postgres }) => {
+        const state = await replicas.leave()
+        await createAuditLog({ postgres }).record({
+          actor: actorAtTerminal(),
+          action: 'site.leave',
+          subject: 'site',
+        })
+        cli.print(json ? JSON.stringify(state, null, 2) : 'this site is alone')
+      }),
     )
 }
 

@@ -20,6 +20,7 @@ import {
   createSyncService as createService,
   type SyncServiceOptions,
 } from '../../domain/sync/sync-service.ts'
+import { createTrashBin, type TrashBin } from '../../domain/sync/trash-bin.ts'
 import type { AuditLog } from '../../platform/access.ts'
 import type { Config } from '../../platform/config/config.ts'
 import { createPostgres, type Postgres } from '../../platform/postgres/postgres.ts'
@@ -171,7 +172,7 @@ export function createSyncWeb(
 /** Opens the stores for one command, and closes them when it is done. */
 export async function withReplicas<T>(
   config: Config,
-  work: (tools: { replicas: Replicas; postgres: Postgres }) => Promise<T>,
+  work: (tools: { replicas: Replicas; trash: TrashBin; postgres: Postgres }) => Promise<T>,
 ): Promise<T> {
   const ground = await openGround({ ...config, logLevel: 'error' })
   try {
@@ -179,7 +180,7 @@ export async function withReplicas<T>(
     ground.releasers.add('bodies', () => bodies.close())
     const sending = createSending(ground, ground.postgres, createReplicatedTypes(ground, bodies))
     const replicas = createReplicas({ ...sending, ...createConnect(ground) })
-    return await work({ replicas, postgres: ground.postgres })
+    return await work({ replicas, trash: createTrashBin(sending), postgres: ground.postgres })
   } finally {
     await ground.releasers.release()
   }

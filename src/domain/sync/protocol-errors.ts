@@ -71,3 +71,21 @@ export const REPLICA_KEY_UNREADABLE = defineError(
   'The key of the replica at {url} was sealed with another BATON_SECRET. Register it again with its key.',
   { status: 409, retry: 'never', report: true },
 )
+
+export const TRASH_NOT_FOUND = defineError(
+  'TRASH_NOT_FOUND',
+  'There is no {n} in the trash of this site. `baton sync trash` shows what there is; after seven days it is emptied.',
+  { status: 404, retry: 'never', report: false },
+)
+
+export const TRASH_OCCUPIED = defineError(
+  'TRASH_OCCUPIED',
+  'There is another version of the {type} {id} now, so that {n} was not restored. With --yes that one goes to the trash, and this one takes its place.',
+  { status: 409, retry: 'never', report: false },
+)
+
+export const TRASH_NOT_RESTORED = defineError(
+  'TRASH_NOT_RESTORED',
+  '{n} of the trash could not be written back: {reason}. Nothing was changed. `baton sync trash --show {n}` has its content.',
+  { status: 409, retry: 'never', report: false },
+)
