@@ -28,3 +28,38 @@ test('a site that was closed so may be told where the one that leads is', async 
   expect(await leader.replicas.put('b', to)).toMatchObject({ name: 'b', url: replica.url })
   expect(await leader.sending.site.read()).toMatchObject({ role: 'leader', intake: 'closed', epoch: 1 })
 })
+
+test('a fail-over that closed nothing opens nothing when it is given up: the site was superseded', async () => {
+  const pair = await openPair()
+  const { a } = pair
+  await a.site.close(1_000)
+  await pair.failOvers(a).begin({ mode: 'soft', to: 'b', actor: 'anna' })
+  pair.wire.hello = away
+  await pair.failOvers(a).abort({ actor: 'bert' })
+  expect((await a.rows.list(1))[0]).toMatchObject({ phase: 'aborted', finishedAt: expect.any(Date) })
+  expect(await a.site.read()).toMatchObject({ role: 'leader', intake: 'closed' })
+})
+
+test('a fail-over that heard once that it was superseded opens nothing, though the other site is silent by then', async () => {
+  const pair = await openPair()
+  const { a, b } = pair
+  await pair.failOvers(a).begin({ mode: 'soft', to: 'b', actor: 'anna' })
+  const engine = pair.engine()
+  while ((await a.rows.running())?.phase !== 'flushing') await engine.step()
+  await pair.failOvers(b).begin({ mode: 'hard', to: 'b', confirm: 'a', actor: 'anna' })
+  const { hello } = pair.wire
+  pair.wire.hello = async () => {
+    pair.wire.hello = away
+    return hello()
+  }
+  while (await engine.step());
+  expect((await a.rows.list(1))[0]).toMatchObject({
+    phase: 'aborted',
+    error: { code: 'FAIL_OVER_SUPERSEDED' },
+  })
+  expect((await a.site.read()).intake).toBe('closed')
+})
+
+const away = async (): Promise<never> => {
+  throw new Error('away')
+}

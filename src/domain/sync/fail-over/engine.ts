@@ -146,7 +146,7 @@ async function giveUp(options: FailOverEngineOptions, failOver: FailOver, error:
 async function open(options: FailOverEngineOptions, failOver: FailOver): Promise<void> {
   const site = options.siteOn(options.rows.guarding(failOver, true))
   const state = await site.read()
-  if (state.role === 'leader' && state.intake !== 'open') {
+  if (state.role === 'leader' && state.intake !== 'open' && mayOpen(failOver)) {
     const epoch = await epochElsewhere(options, failOver, state)
     if (epoch > state.epoch) {
       const error = FAIL_OVER_SUPERSEDED({ target: failOver.target, epoch })
@@ -157,6 +157,13 @@ async function open(options: FailOverEngineOptions, failOver: FailOver): Promise
   }
   await options.rows.finish(failOver, 'aborted')
 }
+
+/**
+ * Not what it did not close itself: then the site is closed since another one leads. Nor once that was heard: who is
+ * silent now has opened all the same.
+ */
+const mayOpen = ({ log, error }: FailOver): boolean =>
+  log.some(({ phase }) => phase === 'draining') && error?.code !== FAIL_OVER_SUPERSEDED.code
 
 async function epochElsewhere(
   options: FailOverEngineOptions,

@@ -56,11 +56,11 @@ async function yieldTo(options: SuccessionOptions, name: string, hello: HelloAns
     log.error({ leader: name, epoch: hello.epoch }, 'another site leads at a higher epoch: this one closes')
     await site.close(closeWithinMs)
   }
+  const error = FAIL_OVER_SUPERSEDED({ target: name, epoch: hello.epoch })
+  // Whatever becomes of it, it opens nothing any more.
+  if (running) await rows.giveUp(running.id, error)
   if (hello.role !== 'leader' || !hello.lostAfter || hello.epoch !== state.epoch + 1) return
-  if (running) {
-    const error = FAIL_OVER_SUPERSEDED({ target: name, epoch: hello.epoch })
-    await rows.finish(running, 'aborted', { error })
-  }
+  if (running) await rows.finish(running, 'aborted', { error })
   await rows.begin({
     id: newId(clock.now()),
     mode: 'hard',
