@@ -1,5 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { createPostgres } from '../../src/platform/postgres/postgres.ts'
+import { createSite } from '../../src/platform/replication/site.ts'
 import { testDatabase, testRedis } from '../support/databases.ts'
 import { freePort } from '../support/processes.ts'
 import { apnsAccount, fcmAccount } from '../support/provider-accounts.ts'
@@ -186,6 +187,17 @@ describe('doctor', () => {
     const started = await Promise.all(['worker', 'web'].map((verb) => runBaton([verb], { env })))
     expect(started.map((each) => each.code)).toEqual([78, 78])
     for (const { stderr } of started) for (const name of named) expect(stderr).toContain(name)
+  })
+
+  it('counts the connections for replication once the site has others', async () => {
+    const { url } = await testDatabase()
+    const budget = async (): Promise<string | undefined> =>
+      (await doctor({ DATABASE_URL: url })).findings.find(({ name }) => name === 'Connection budget')?.found
+    expect(await budget()).not.toContain('replication')
+    const postgres = createPostgres({ url, max: 1, applicationName: 'test', onError: () => undefined })
+    await createSite({ postgres }).lead()
+    await postgres.close()
+    expect(await budget()).toContain('8 of them for replication')
   })
 
   it('finds a job file that throws', async () => {

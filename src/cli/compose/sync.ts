@@ -33,17 +33,17 @@ import type { Ground } from '../compose.ts'
 import { openGround } from './producer.ts'
 import { createReplicatedTypes } from './replicated.ts'
 import { createSiteBodies } from './site-bodies.ts'
+import { syncConnections } from './sync-connections.ts'
 
 type Parts = Pick<Ground, 'config' | 'clock' | 'log' | 'metrics' | 'postgres' | 'releasers'>
 
 /** Of a pool of its own: what is applied takes longer than what clients ask for, and must not stand in their way. */
-const connections = 8
 const queryTimeoutMs = 60_000
 
 function openSyncPostgres({ postgres, log, releasers }: Parts): Postgres {
   const opened = createPostgres({
     url: postgres.url,
-    max: connections,
+    max: syncConnections,
     applicationName: 'baton sync',
     queryTimeoutMs,
     onError: (error) => log.warn({ reason: messageOf(error) }, 'a connection of replication has trouble'),
@@ -119,9 +119,10 @@ export function createSyncService(
     onSuperseded,
   })
   return createService({
-    site: sending.site,
+    // These two on the process's own connections: a site that is alone opens no others, and the lease waits behind nothing.
+    site: createSite({ postgres: parts.postgres, clock }),
     lease: createSyncLease({
-      postgres,
+      postgres: parts.postgres,
       clock,
       holder: randomUUID(),
       onError: (error) =>
@@ -151,7 +152,7 @@ export function createSyncWeb(
 ): { plugin: ReturnType<typeof createSyncRoutes>; replicas: Replicas } {
   const postgres = openSyncPostgres(ground)
   const sending = createSending(ground, postgres, types)
-  const replicas = createReplicas({ ...sending, ...createConnect(ground) })
+  const replicas = createReplicas({ ...sending, ...createConnect(ground), looks: ground.postgres })
   const plugin = createSyncRoutes({
     replicas,
     receiver: createReceiver({

@@ -4,6 +4,7 @@ import type { Config } from '../../platform/config/config.ts'
 import { pendingMigrations } from '../../platform/postgres/migrate.ts'
 import { createPostgres, type Postgres } from '../../platform/postgres/postgres.ts'
 import { assertQueuesMigrated } from '../../platform/queues/migrate.ts'
+import { syncConnections } from '../compose/sync-connections.ts'
 import { clockSkew, type Finding, fault, ok, warning } from './check.ts'
 import { checkSite } from './site-checks.ts'
 
@@ -65,14 +66,24 @@ async function checkBudget(postgres: Postgres, config: Config): Promise<Finding>
   const { most = 0, used = 0, ours = 0 } = rows[0] ?? {}
   // One web process, one master, and the children; each with its pool.
   const processes = config.workerProcesses + 2
-  const wanted = processes * config.databaseConnections
-  const found = `${used} of ${most} in use (${ours} by Baton); one web and one worker may open ${wanted}`
+  const replicating = (await hasOtherSites(postgres)) ? 2 * syncConnections : 0
+  const wanted = processes * config.databaseConnections + replicating
+  const more = replicating > 0 ? `, ${replicating} of them for replication` : ''
+  const found = `${used} of ${most} in use (${ours} by Baton); one web and one worker may open ${wanted}${more}`
   if (used - ours + wanted <= most) return ok('Connection budget', found)
   return warning(
     'Connection budget',
     found,
     'Lower DATABASE_CONNECTIONS or WORKER_PROCESSES, raise max_connections, or put a pooler in session mode between.',
   )
+}
+
+/** Web and the worker's master have a pool for replication then. Before the first `baton release` there is no site. */
+async function hasOtherSites(postgres: Postgres): Promise<boolean> {
+  const { rows } = await postgres.query<{ there: boolean }>(`SELECT to_regclass('site') IS NOT NULL AS there`)
+  if (!rows[0]?.there) return false
+  const { rowCount } = await postgres.query(`SELECT FROM site WHERE role <> 'alone'`)
+  return rowCount !== 0
 }
 
 async function checkMigrations(postgres: Postgres, url: string): Promise<Finding> {

@@ -43,12 +43,13 @@ export interface Replicas {
 export interface ReplicasOptions extends SendingParts {
   seal: KeySeal
   connect(replica: Pick<ReplicaRow, 'url' | 'keySealed'>, signal?: AbortSignal): RemoteSite
+  /** Where `list` and `get` look, which is done on sites without replicas too. Default: `postgres`. */
+  looks?: Postgres
 }
 
 export function createReplicas(options: ReplicasOptions): Replicas {
-  const { postgres } = options
-  const get = async (name: string): Promise<ReplicaView> =>
-    viewReplica(postgres, await getReplica(postgres, name))
+  const { postgres, looks = postgres } = options
+  const get = async (name: string): Promise<ReplicaView> => viewReplica(looks, await getReplica(looks, name))
   const change = async (name: string, assignments: string): Promise<ReplicaView> => {
     const { rowCount } = await postgres.query(
       `UPDATE replicas SET ${assignments}, updated_at = now() WHERE name = $1`,
@@ -67,7 +68,7 @@ export function createReplicas(options: ReplicasOptions): Replicas {
       if (!rowCount) throw REPLICA_NOT_FOUND({ name })
     },
     leave: () => options.site.leave(),
-    list: () => readSync(postgres, { site: options.site, name: options.name }),
+    list: () => readSync(looks, { site: options.site, name: options.name }),
     get,
     pause: (name) => change(name, 'paused = true'),
     resume: (name) => change(name, 'paused = false, error = NULL'),

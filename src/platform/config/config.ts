@@ -154,7 +154,7 @@ export const settings = {
       default: '10',
       unit: 'connections',
       about:
-        'Most Postgres connections of one process, but for two while it moves payloads above 16 KiB. `doctor` compares the sum with max_connections.',
+        'Most Postgres connections of one process, but for two while it moves payloads above 16 KiB, and four in web and in the master of a worker for replication, on a site that has others. `doctor` compares the sum with max_connections.',
     },
   ),
   bodyStores: list('BODY_STORES', {
