@@ -13,13 +13,11 @@ export async function createThings(postgres: Postgres): Promise<void> {
       END IF;
       RETURN NULL;
     END $$;
-    CREATE TRIGGER change_inserted AFTER INSERT ON things REFERENCING NEW TABLE AS touched
-      FOR EACH STATEMENT EXECUTE FUNCTION change_things();
-    CREATE TRIGGER change_updated AFTER UPDATE ON things REFERENCING NEW TABLE AS touched
-      FOR EACH STATEMENT EXECUTE FUNCTION change_things();
-    CREATE TRIGGER change_deleted AFTER DELETE ON things REFERENCING OLD TABLE AS touched
-      FOR EACH STATEMENT EXECUTE FUNCTION change_things();
-    SELECT change_capture(false)`)
+    INSERT INTO change_triggers
+      SELECT 'things', name, format('CREATE TRIGGER %s AFTER %s ON things REFERENCING %s TABLE AS touched
+        FOR EACH STATEMENT EXECUTE FUNCTION change_things()', name, event, rows)
+      FROM (VALUES ('change_inserted', 'INSERT', 'NEW'), ('change_updated', 'UPDATE', 'NEW'),
+        ('change_deleted', 'DELETE', 'OLD')) AS t (name, event, rows)`)
 }
 
 /** @param options.bad an id whose reading fails */

@@ -253,10 +253,9 @@ describe('a site that is alone', () => {
     await alone.query(addPush(1, 'd'))
     await alone.query('TRUNCATE jobs')
     expect((await alone.query('SELECT FROM change_pending')).rows).toEqual([])
-    const enabled = await alone.query(
-      `SELECT tgname FROM pg_trigger WHERE starts_with(tgname, 'change_') AND tgenabled <> 'D'`,
-    )
-    expect(enabled.rows).toEqual([])
+    // Also not disabled: Postgres would gather for them what a statement inserts.
+    const triggers = await alone.query(`SELECT tgname FROM pg_trigger WHERE starts_with(tgname, 'change_')`)
+    expect(triggers.rows).toEqual([])
     await alone.close()
   })
 })

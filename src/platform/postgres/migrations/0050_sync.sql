@@ -262,6 +262,14 @@ BEGIN
     USING ERRCODE = 'feature_not_supported';
 END $$;
 
+-- The triggers that a site needs which is not alone: what change_capture makes, and drops.
+CREATE TABLE change_triggers (
+  relation   text COLLATE "C",
+  name       text COLLATE "C",
+  definition text NOT NULL,
+  PRIMARY KEY (relation, name)
+);
+
 -- Rows that came or went, a statement at a time (one that touched no row writes nothing, so it is let by); rows that
 -- changed, one by one and only where it matters to others. `change_edited` watches columns that Baton itself does not
 -- change, or hardly: it costs nothing as long as no statement names them.
@@ -282,21 +290,26 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+INSERT INTO change_triggers VALUES ('jobs', 'change_inserted', $$
 CREATE TRIGGER change_inserted AFTER INSERT ON jobs REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_jobs();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_jobs()$$);
+INSERT INTO change_triggers VALUES ('jobs', 'change_deleted', $$
 CREATE TRIGGER change_deleted AFTER DELETE ON jobs REFERENCING OLD TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_jobs();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_jobs()$$);
 -- Of a finished job everything: what it brought and why it failed cannot be compared cheaply, and hardly anybody writes it.
+INSERT INTO change_triggers VALUES ('jobs', 'change_updated', $$
 CREATE TRIGGER change_updated AFTER UPDATE ON jobs FOR EACH ROW
   WHEN (OLD.outcome IS NOT NULL
     OR (OLD.outcome, OLD.run_at, OLD.attempts, OLD.interruptions, OLD.crashes, OLD.cancel_requested_at, OLD.retried)
     IS DISTINCT FROM
     (NEW.outcome, NEW.run_at, NEW.attempts, NEW.interruptions, NEW.crashes, NEW.cancel_requested_at, NEW.retried))
-  EXECUTE FUNCTION change_job();
+  EXECUTE FUNCTION change_job()$$);
+INSERT INTO change_triggers VALUES ('jobs', 'change_edited', $$
 CREATE TRIGGER change_edited
   AFTER UPDATE OF id, name, queue, payload, priority, max_attempts, dedupe_key, context, enqueued_at ON jobs
-  FOR EACH ROW EXECUTE FUNCTION change_job();
-CREATE TRIGGER change_truncated BEFORE TRUNCATE ON jobs EXECUTE FUNCTION change_refuse();
+  FOR EACH ROW EXECUTE FUNCTION change_job()$$);
+INSERT INTO change_triggers VALUES ('jobs', 'change_truncated', $$
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON jobs EXECUTE FUNCTION change_refuse()$$);
 
 CREATE FUNCTION change_pushes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -318,12 +331,15 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+INSERT INTO change_triggers VALUES ('pushes', 'change_inserted', $$
 CREATE TRIGGER change_inserted AFTER INSERT ON pushes REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_pushes();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_pushes()$$);
+INSERT INTO change_triggers VALUES ('pushes', 'change_deleted', $$
 CREATE TRIGGER change_deleted AFTER DELETE ON pushes REFERENCING OLD TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_pushes();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_pushes()$$);
 -- What the other site is told (replicated-push.ts): not when a push was delivered, nor how often it was tried; and once
 -- the cloud side has it, neither when that looks again nor what is logged, until it is sent or closed.
+INSERT INTO change_triggers VALUES ('pushes', 'change_updated', $$
 CREATE TRIGGER change_updated AFTER UPDATE ON pushes FOR EACH ROW
   WHEN ((OLD.closed_at, OLD.sent_at, OLD.send_id, OLD.hop,
       CASE WHEN OLD.state IN ('pending', 'delivered', 'sent') THEN OLD.due_at END,
@@ -332,11 +348,13 @@ CREATE TRIGGER change_updated AFTER UPDATE ON pushes FOR EACH ROW
     (NEW.closed_at, NEW.sent_at, NEW.send_id, NEW.hop,
       CASE WHEN NEW.state IN ('pending', 'delivered', 'sent') THEN NEW.due_at END,
       CASE WHEN NEW.state = 'sent' OR NEW.closed_at IS NOT NULL THEN NEW.log END))
-  EXECUTE FUNCTION change_push();
+  EXECUTE FUNCTION change_push()$$);
+INSERT INTO change_triggers VALUES ('pushes', 'change_edited', $$
 CREATE TRIGGER change_edited
   AFTER UPDATE OF id, device, priority, topic, payload, accepted_at, expires_at, escalate_ms ON pushes
-  FOR EACH ROW EXECUTE FUNCTION change_push();
-CREATE TRIGGER change_truncated BEFORE TRUNCATE ON pushes EXECUTE FUNCTION change_refuse();
+  FOR EACH ROW EXECUTE FUNCTION change_push()$$);
+INSERT INTO change_triggers VALUES ('pushes', 'change_truncated', $$
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON pushes EXECUTE FUNCTION change_refuse()$$);
 
 CREATE FUNCTION change_devices() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -355,16 +373,21 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+INSERT INTO change_triggers VALUES ('devices', 'change_inserted', $$
 CREATE TRIGGER change_inserted AFTER INSERT ON devices REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_devices();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_devices()$$);
+INSERT INTO change_triggers VALUES ('devices', 'change_deleted', $$
 CREATE TRIGGER change_deleted AFTER DELETE ON devices REFERENCING OLD TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_devices();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_devices()$$);
+INSERT INTO change_triggers VALUES ('devices', 'change_updated', $$
 CREATE TRIGGER change_updated AFTER UPDATE ON devices FOR EACH ROW
   WHEN ((OLD.user_id, OLD.generation) IS DISTINCT FROM (NEW.user_id, NEW.generation))
-  EXECUTE FUNCTION change_device();
+  EXECUTE FUNCTION change_device()$$);
+INSERT INTO change_triggers VALUES ('devices', 'change_edited', $$
 CREATE TRIGGER change_edited AFTER UPDATE OF id, registered_at ON devices
-  FOR EACH ROW EXECUTE FUNCTION change_device();
-CREATE TRIGGER change_truncated BEFORE TRUNCATE ON devices EXECUTE FUNCTION change_refuse();
+  FOR EACH ROW EXECUTE FUNCTION change_device()$$);
+INSERT INTO change_triggers VALUES ('devices', 'change_truncated', $$
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON devices EXECUTE FUNCTION change_refuse()$$);
 
 -- Of transports and groups it is the device that changes.
 CREATE FUNCTION change_device_parts() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -384,19 +407,27 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+INSERT INTO change_triggers VALUES ('transports', 'change_inserted', $$
 CREATE TRIGGER change_inserted AFTER INSERT ON transports REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts()$$);
+INSERT INTO change_triggers VALUES ('transports', 'change_deleted', $$
 CREATE TRIGGER change_deleted AFTER DELETE ON transports REFERENCING OLD TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts();
-CREATE TRIGGER change_updated AFTER UPDATE ON transports FOR EACH ROW EXECUTE FUNCTION change_device_part();
-CREATE TRIGGER change_truncated BEFORE TRUNCATE ON transports EXECUTE FUNCTION change_refuse();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts()$$);
+INSERT INTO change_triggers VALUES ('transports', 'change_updated', $$
+CREATE TRIGGER change_updated AFTER UPDATE ON transports FOR EACH ROW EXECUTE FUNCTION change_device_part()$$);
+INSERT INTO change_triggers VALUES ('transports', 'change_truncated', $$
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON transports EXECUTE FUNCTION change_refuse()$$);
+INSERT INTO change_triggers VALUES ('device_groups', 'change_inserted', $$
 CREATE TRIGGER change_inserted AFTER INSERT ON device_groups REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts()$$);
+INSERT INTO change_triggers VALUES ('device_groups', 'change_deleted', $$
 CREATE TRIGGER change_deleted AFTER DELETE ON device_groups REFERENCING OLD TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_device_parts()$$);
+INSERT INTO change_triggers VALUES ('device_groups', 'change_updated', $$
 CREATE TRIGGER change_updated AFTER UPDATE ON device_groups FOR EACH ROW
-  WHEN ((OLD.device, OLD.group_id) <> (NEW.device, NEW.group_id)) EXECUTE FUNCTION change_device_part();
-CREATE TRIGGER change_truncated BEFORE TRUNCATE ON device_groups EXECUTE FUNCTION change_refuse();
+  WHEN ((OLD.device, OLD.group_id) <> (NEW.device, NEW.group_id)) EXECUTE FUNCTION change_device_part()$$);
+INSERT INTO change_triggers VALUES ('device_groups', 'change_truncated', $$
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON device_groups EXECUTE FUNCTION change_refuse()$$);
 
 -- Baton's own writes of a device's states grow its version in state_devices; states and links are watched for the sake
 -- of those who write past it.
@@ -417,25 +448,37 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+INSERT INTO change_triggers VALUES ('state_devices', 'change_inserted', $$
 CREATE TRIGGER change_inserted AFTER INSERT ON state_devices REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_states();
-CREATE TRIGGER change_updated AFTER UPDATE ON state_devices FOR EACH ROW EXECUTE FUNCTION change_state();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_states()$$);
+INSERT INTO change_triggers VALUES ('state_devices', 'change_updated', $$
+CREATE TRIGGER change_updated AFTER UPDATE ON state_devices FOR EACH ROW EXECUTE FUNCTION change_state()$$);
+INSERT INTO change_triggers VALUES ('state_devices', 'change_deleted', $$
 CREATE TRIGGER change_deleted AFTER DELETE ON state_devices REFERENCING OLD TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_states();
-CREATE TRIGGER change_truncated BEFORE TRUNCATE ON state_devices EXECUTE FUNCTION change_refuse();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_states()$$);
+INSERT INTO change_triggers VALUES ('state_devices', 'change_truncated', $$
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON state_devices EXECUTE FUNCTION change_refuse()$$);
+INSERT INTO change_triggers VALUES ('states', 'change_inserted', $$
 CREATE TRIGGER change_inserted AFTER INSERT ON states REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_states();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_states()$$);
+INSERT INTO change_triggers VALUES ('states', 'change_deleted', $$
 CREATE TRIGGER change_deleted AFTER DELETE ON states REFERENCING OLD TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_states();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_states()$$);
+INSERT INTO change_triggers VALUES ('states', 'change_updated', $$
 CREATE TRIGGER change_updated AFTER UPDATE ON states FOR EACH ROW
-  WHEN (OLD.version = NEW.version OR OLD.device <> NEW.device) EXECUTE FUNCTION change_state();
-CREATE TRIGGER change_truncated BEFORE TRUNCATE ON states EXECUTE FUNCTION change_refuse();
+  WHEN (OLD.version = NEW.version OR OLD.device <> NEW.device) EXECUTE FUNCTION change_state()$$);
+INSERT INTO change_triggers VALUES ('states', 'change_truncated', $$
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON states EXECUTE FUNCTION change_refuse()$$);
+INSERT INTO change_triggers VALUES ('state_links', 'change_inserted', $$
 CREATE TRIGGER change_inserted AFTER INSERT ON state_links REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_states();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_states()$$);
+INSERT INTO change_triggers VALUES ('state_links', 'change_deleted', $$
 CREATE TRIGGER change_deleted AFTER DELETE ON state_links REFERENCING OLD TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_states();
-CREATE TRIGGER change_updated AFTER UPDATE ON state_links FOR EACH ROW EXECUTE FUNCTION change_state();
-CREATE TRIGGER change_truncated BEFORE TRUNCATE ON state_links EXECUTE FUNCTION change_refuse();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_states()$$);
+INSERT INTO change_triggers VALUES ('state_links', 'change_updated', $$
+CREATE TRIGGER change_updated AFTER UPDATE ON state_links FOR EACH ROW EXECUTE FUNCTION change_state()$$);
+INSERT INTO change_triggers VALUES ('state_links', 'change_truncated', $$
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON state_links EXECUTE FUNCTION change_refuse()$$);
 
 -- A body is there once a store has it, until it is condemned.
 CREATE FUNCTION change_bodies() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -455,18 +498,23 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
+INSERT INTO change_triggers VALUES ('bodies', 'change_inserted', $$
 CREATE TRIGGER change_inserted AFTER INSERT ON bodies REFERENCING NEW TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_bodies();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_bodies()$$);
+INSERT INTO change_triggers VALUES ('bodies', 'change_deleted', $$
 CREATE TRIGGER change_deleted AFTER DELETE ON bodies REFERENCING OLD TABLE AS touched
-  FOR EACH STATEMENT EXECUTE FUNCTION change_bodies();
+  FOR EACH STATEMENT EXECUTE FUNCTION change_bodies()$$);
+INSERT INTO change_triggers VALUES ('bodies', 'change_updated', $$
 CREATE TRIGGER change_updated AFTER UPDATE ON bodies FOR EACH ROW
   WHEN ((OLD.stores = '{}') <> (NEW.stores = '{}') OR (OLD.condemned_at IS NULL) <> (NEW.condemned_at IS NULL)
     -- once a day, so that no sweep of the other site takes for old what was put here lately
     OR (OLD.touched_at AT TIME ZONE 'UTC')::date <> (NEW.touched_at AT TIME ZONE 'UTC')::date)
-  EXECUTE FUNCTION change_body();
+  EXECUTE FUNCTION change_body()$$);
+INSERT INTO change_triggers VALUES ('bodies', 'change_edited', $$
 CREATE TRIGGER change_edited AFTER UPDATE OF id, size, chunks, created_at ON bodies
-  FOR EACH ROW EXECUTE FUNCTION change_body();
-CREATE TRIGGER change_truncated BEFORE TRUNCATE ON bodies EXECUTE FUNCTION change_refuse();
+  FOR EACH ROW EXECUTE FUNCTION change_body()$$);
+INSERT INTO change_triggers VALUES ('bodies', 'change_truncated', $$
+CREATE TRIGGER change_truncated BEFORE TRUNCATE ON bodies EXECUTE FUNCTION change_refuse()$$);
 
 -- Before a site opens after a fail-over: what is left of the time when it led itself, if it did. Nobody waits for its
 -- runs and sends any more, and a number that a listen was given then must not be confirmed by a cursor of the site that
@@ -484,16 +532,16 @@ BEGIN
   PERFORM set_config('baton.applying', former, true);
 END $$;
 
--- All of them on or off: off while a site is alone, so that replication costs nothing then.
+-- All of them made or dropped: while a site is alone they are not there, so that replication costs nothing then. To disable
+-- them would not do, since Postgres gathers the rows of a statement for a trigger that looks at them all the same.
 CREATE FUNCTION change_capture(wanted boolean) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   one record;
 BEGIN
-  FOR one IN SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-    WHERE starts_with(t.tgname, 'change_') AND NOT t.tgisinternal AND c.relnamespace = current_schema()::regnamespace
-    ORDER BY c.relname, t.tgname
+  FOR one IN SELECT relation, name, definition FROM change_triggers d
+    WHERE wanted <> EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = d.relation::regclass AND t.tgname = d.name)
+    ORDER BY relation, name
   LOOP
-    EXECUTE format('ALTER TABLE %I %s TRIGGER %I', one.relname, CASE WHEN wanted THEN 'ENABLE' ELSE 'DISABLE' END, one.tgname);
+    EXECUTE CASE WHEN wanted THEN one.definition ELSE format('DROP TRIGGER %I ON %I', one.name, one.relation) END;
   END LOOP;
 END $$;
-SELECT change_capture(false);
