@@ -42,31 +42,33 @@ export async function enlist(
   })
 }
 
+/** Not while a replica is being registered: that one would follow a lineage that nobody leads. @throws as `Replicas.leave` */
+export const leaveLead = (options: ReplicasOptions): Promise<SiteState> =>
+  oneAtATime(options, () => options.site.leave())
+
 /**
  * Holds a lock of a random number meanwhile: a site that sees it in its own database is this one, by whatever URL.
  *
  * @throws SITE_BUSY
  */
-async function oneAtATime(
+async function oneAtATime<T>(
   { postgres, clock }: ReplicasOptions,
-  work: (challenge: number) => Promise<void>,
-): Promise<void> {
+  work: (challenge: number) => Promise<T>,
+): Promise<T> {
   const untilMs = clock.monotonicMs() + waitMs
   for (;;) {
     const challenge = randomInt(1, 2_147_483_647)
-    const isDone = await postgres.transaction(async (client) => {
+    const done = await postgres.transaction(async (client) => {
       const { rows } = await client.query<{ free: boolean }>(
         'SELECT pg_try_advisory_xact_lock($1, 0) AND pg_try_advisory_xact_lock($1, $2) AS free',
         [lockClass, challenge],
       )
-      if (!rows[0]?.free) return false
-      await work(challenge)
-      return true
+      return rows[0]?.free ? { result: await work(challenge) } : undefined
     })
-    if (isDone) return
+    if (done) return done.result
     if (clock.monotonicMs() >= untilMs)
       throw SITE_BUSY(
-        { what: 'given a replica', ms: waitMs, who: 'another replica is being registered' },
+        { what: 'given a replica or left', ms: waitMs, who: 'a replica is being registered' },
         { retryAfterMs: 5_000 },
       )
     await clock.sleep(pauseMs)

@@ -1,6 +1,6 @@
 import type { Postgres } from '../../platform/postgres/postgres.ts'
 import type { SiteState } from '../../platform/replication/site.ts'
-import { enlist } from './enlisting.ts'
+import { enlist, leaveLead } from './enlisting.ts'
 import type { KeySeal } from './key-seal.ts'
 import { type Link, openLink, type SendingParts } from './link.ts'
 import { FUSE_EXPIRED, FUSE_NOT_FOUND, REPLICA_NOT_FOUND } from './protocol-errors.ts'
@@ -67,7 +67,7 @@ export function createReplicas(options: ReplicasOptions): Replicas {
       const { rowCount } = await postgres.query('DELETE FROM replicas WHERE name = $1', [name])
       if (!rowCount) throw REPLICA_NOT_FOUND({ name })
     },
-    leave: () => options.site.leave(),
+    leave: () => leaveLead(options),
     list: () => readSync(looks, { site: options.site, name: options.name }),
     get,
     pause: (name) => change(name, 'paused = true'),

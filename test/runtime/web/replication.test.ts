@@ -273,4 +273,19 @@ describe('POST /v1/site/leave', () => {
   }, 20_000)
 })
 
+it('does not give up a lead that a replica is just being registered for', async () => {
+  const [a, b] = await Promise.all([openSite('a'), openSite('b')])
+  const leaving = async (): Promise<void> => {
+    for (let isLeft = false; !isLeft; ) {
+      const { status } = await send(a, 'POST', '/v1/site/leave')
+      isLeft = status === 409
+    }
+  }
+  const [response] = await Promise.all([put(a, { url: b.url, key: operator }), leaving()])
+  expect(response.status).toBe(200)
+  const { role, lineage } = await stateOf(a)
+  expect(role).toBe('leader')
+  expect((await stateOf(b)).lineage).toBe(lineage)
+}, 30_000)
+
 const sha = (text: string): string => createHash('sha256').update(text).digest('hex')
