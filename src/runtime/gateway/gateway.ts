@@ -15,7 +15,7 @@ import { createStateFile, type RevisionSpec } from './record.ts'
 import { createRetirement } from './retirement.ts'
 import { createRoster } from './roster.ts'
 import { type ClientServerOptions, createClientServer } from './server.ts'
-import { type GatewayStatus, type TargetView, viewOf } from './status.ts'
+import { type GatewayStatus, type TargetView, urlOf, viewOf } from './status.ts'
 import { giveUpStart, stopGateway } from './stop.ts'
 import { takeOver } from './takeover.ts'
 import { createTarget, type Target } from './target.ts'
@@ -98,7 +98,7 @@ export function createGateway(options: GatewayOptions): Gateway {
       log.warn({ revision: roster.current.revision }, 'it stays current; the command line is not followed')
     else await upgrades.run(spec, revision)
     const port = await server.listen(options.host, options.port)
-    url = `http://${options.host === '0.0.0.0' ? '127.0.0.1' : options.host}:${port}`
+    url = urlOf(options.host, port)
     looking = setInterval(retirement.look, Math.min(1_000, options.idleMs / 4))
     parts.ready.is = true
     return { url }

@@ -63,3 +63,9 @@ export function viewOf(target: Target, clock: Clock): TargetView {
     directory: spec.directory,
   }
 }
+
+/** Where one can be reached that listens there. */
+export function urlOf(host: string, port: number): string {
+  const name = { '0.0.0.0': '127.0.0.1', '::': '::1' }[host] ?? host
+  return `http://${name.includes(':') ? `[${name}]` : name}:${port}`
+}
