@@ -2,7 +2,7 @@ import type { Clock } from '../../core/clock.ts'
 import { messageOf } from '../../core/errors.ts'
 import type { Service } from '../../core/lifecycle.ts'
 import type { Log } from '../../platform/log.ts'
-import type { Site, SiteRole } from '../../platform/replication/site.ts'
+import type { Site, SiteRole, SiteState } from '../../platform/replication/site.ts'
 import type { SyncLease } from './lease.ts'
 import type { SyncPrune } from './prune.ts'
 import type { Replay } from './replay.ts'
@@ -53,14 +53,15 @@ export function createSyncService(options: SyncServiceOptions): Service {
       await clock.sleep(everyMs, task.signal)
     }
   }
-  const hold = async (role: SiteRole): Promise<void> => {
+  const hold = async (state: SiteState): Promise<void> => {
+    const { role } = state
     const ended = new AbortController()
     const signal = AbortSignal.any([stopping.signal, ended.signal])
     const tasks = tasksOf(options, role, signal).map(({ what, everyMs, work }) =>
       loop(what, everyMs, { work, signal }),
     )
     if (role === 'leader') tasks.push(options.replay.run(signal))
-    while (!signal.aborted && lease.holds() && (await roleNow(options)) === role) {
+    while (!signal.aborted && lease.holds() && isSame(await stateNow(options), state)) {
       await clock.sleep(standByMs, signal)
     }
     ended.abort()
@@ -68,10 +69,10 @@ export function createSyncService(options: SyncServiceOptions): Service {
   }
   const run = async (): Promise<void> => {
     while (!stopping.signal.aborted) {
-      const role = await roleNow(options)
-      if (role === undefined || role === 'alone')
-        await clock.sleep(role ? aloneMs : standByMs, stopping.signal)
-      else if (await lease.acquire()) await hold(role)
+      const state = await stateNow(options)
+      const role = state?.role
+      if (!state || role === 'alone') await clock.sleep(state ? aloneMs : standByMs, stopping.signal)
+      else if (await lease.acquire()) await hold(state)
       else await clock.sleep(standByMs, stopping.signal)
       if (role === 'alone' && lease.holds()) await lease.release()
     }
@@ -114,9 +115,13 @@ function tasksOf(options: SyncServiceOptions, role: SiteRole, signal: AbortSigna
   return [{ what: 'the numbering of changes', everyMs: sequenceMs, work: sequence }, ...others, pruning]
 }
 
-async function roleNow({ site }: SyncServiceOptions): Promise<SiteRole | undefined> {
+/** Of another lineage nothing is done yet: a site may leave and lead anew between two looks. */
+const isSame = (now: SiteState | undefined, then: SiteState): boolean =>
+  now?.role === then.role && now.lineage === then.lineage
+
+async function stateNow({ site }: SyncServiceOptions): Promise<SiteState | undefined> {
   try {
-    return (await site.read()).role
+    return await site.read()
   } catch {
     // Nobody knows while Postgres is away.
     return undefined
