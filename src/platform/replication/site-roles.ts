@@ -185,6 +185,8 @@ export async function stepDown(client: Client, { epoch, leader, cursors }: StepD
     [cursors],
   )
   await setTailAside(client, state.epoch)
+  // Now, when nobody waits for it: a promotion answers the other site within seconds, however much was under way here.
+  await client.query('SELECT change_settle()')
   await client.query(
     `UPDATE site SET role = 'replica', intake = 'closed', epoch = $1, leader = $2, changed_at = now()`,
     [epoch, leader],

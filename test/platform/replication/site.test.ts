@@ -314,6 +314,21 @@ describe('to promote', () => {
 })
 
 describe('to demote', () => {
+  it('takes back what was under way, so that the next promotion has nothing left to do', async () => {
+    await site.lead()
+    await run(addJob())
+    await run(`UPDATE jobs SET run_token = gen_random_uuid(), runner = 'r', started_at = now()`)
+    await run(
+      `INSERT INTO pushes (id, device, shard, state, priority, expires_at, due_at, delivered_seq, delivered_at)
+       VALUES (gen_random_uuid(), 'd', 1, 'delivered', true, now() + interval '1 hour', now(), 7, now())`,
+    )
+    await site.demote({ epoch: 2, leader: 'south', cursors: zeros })
+    expect(await count('jobs WHERE run_token IS NOT NULL')).toBe(0)
+    expect((await run('SELECT state, delivered_seq FROM pushes')).rows).toEqual([
+      { state: 'pending', delivered_seq: null },
+    ])
+  })
+
   it('closes, takes the cursors, and sets aside what is above them; again changes nothing', async () => {
     const { lineage: own } = await site.lead()
     await putChanges(5, [1, 2, 3])
