@@ -16,13 +16,14 @@ interface Init {
 
 const octets = { 'content-type': 'application/octet-stream' }
 
-export function createWebClient(address: string, key: string): WebClient {
+/** @param ended whoever waits for an answer then is told so, and nothing more is asked */
+export function createWebClient(address: string, key: string, ended?: AbortSignal): WebClient {
   const ask = async (method: string, path: string, init: Init): Promise<Response> => {
     const response = await fetch(new URL(path, address), {
       ...init,
       method,
       headers: { authorization: `Bearer ${key}`, ...init.headers },
-      signal: AbortSignal.timeout(30_000),
+      signal: AbortSignal.any([AbortSignal.timeout(30_000), ...(ended ? [ended] : [])]),
     })
     if (response.ok) return response
     const text = await response.text()

@@ -1,8 +1,11 @@
+import { randomUUID } from 'node:crypto'
 import { expect, it } from 'vitest'
+import { processesWith } from '../../src/runtime/gateway/process-identity.ts'
 import { spawnBaton } from '../support/processes.ts'
 
 it('the demo keeps every promise, shows the way to the dashboard, and leaves nothing running', async () => {
-  const demo = spawnBaton(['demo'])
+  const mark = randomUUID()
+  const demo = spawnBaton(['demo'], { DEMO_MARK: mark })
   const address = (await demo.waitForLine(/^dashboard/)).split(/\s+/)[1] ?? ''
   expect((await fetch(address)).status).toBe(200)
   expect(await demo.exit).toEqual({ code: 0, signal: null })
@@ -11,8 +14,9 @@ it('the demo keeps every promise, shows the way to the dashboard, and leaves not
   const [, kept, all] = /^(\d+) of (\d+) promises kept$/m.exec(said) ?? []
   expect(kept).toBe(all)
   expect(said.match(/✓/g)).toHaveLength(Number(all))
-  // All of its processes are in its group, which is gone when the last of them is.
   expect(() => process.kill(-demo.pid, 0)).toThrow('ESRCH')
+  // What is behind the gateway is in no group of the demo's, but has its environment.
+  expect(processesWith('DEMO_MARK').filter(({ value }) => value === mark)).toEqual([])
 })
 
 it('a demo that is stopped before its end has kept nothing', async () => {

@@ -12,13 +12,15 @@ import { createPostgres } from '../../platform/postgres/postgres.ts'
 import { type BatonProcess, startBaton } from '../child-process.ts'
 import { stateFolder } from '../compose/database.ts'
 import { release } from '../release.ts'
-import { createWebClient, waitUntilReady } from '../web-client.ts'
+import { createWebClient, type WebClient, waitUntilReady } from '../web-client.ts'
 import { badInput } from './scenes/bad-input.ts'
+import { gateway } from './scenes/gateway.ts'
 import { killedChild } from './scenes/killed-child.ts'
 import { killedDatabase } from './scenes/killed-database.ts'
 import { pushes } from './scenes/pushes.ts'
 import { realFiles } from './scenes/real-files.ts'
 import { rolledWorker } from './scenes/rolled-worker.ts'
+import { secondSite } from './scenes/second-site.ts'
 import { states } from './scenes/states.ts'
 import { stoppedWorker } from './scenes/stopped-worker.ts'
 import { childPids, type Scene, type Stage, until } from './stage.ts'
@@ -32,6 +34,9 @@ const scenes: Scene[] = [
   pushes,
   states,
   badInput,
+  gateway,
+  // Last: what the others have left is what is copied.
+  secondSite,
 ]
 
 export interface DemoOptions {
@@ -47,12 +52,13 @@ export interface DemoOptions {
 export async function runDemo(options: DemoOptions): Promise<boolean> {
   const { print } = options
   const undo: (() => Promise<unknown>)[] = []
+  const end = new AbortController()
   try {
-    const { stage, results, key, address } = await build(options, undo)
+    const { stage, results, key, address } = await build(options, undo, end.signal)
     print(`dashboard  ${address}/dashboard`)
     print(`key        ${key}`)
     const played = await Promise.race([
-      playAll(stage, print, results).then(() => true),
+      playAll(stage, print, end.signal).then(() => true),
       options.stopped.then(() => false),
     ])
     const kept = results.filter(Boolean).length
@@ -67,18 +73,19 @@ export async function runDemo(options: DemoOptions): Promise<boolean> {
     }
     return results.length > 0 && kept === results.length
   } finally {
+    end.abort()
     for (const step of undo.reverse()) await step().catch((error: unknown) => print(messageOf(error)))
   }
 }
 
-async function playAll(stage: Stage, print: (line: string) => void, results: boolean[]): Promise<void> {
+async function playAll(stage: Stage, print: (line: string) => void, ended: AbortSignal): Promise<void> {
   for (const scene of scenes) {
+    if (ended.aborted) return
     print(`\n${scene.title}`)
     try {
       await scene.play(stage)
     } catch (error) {
       stage.promise(`the scene came to its end: ${messageOf(error)}`, false)
-      results.push(false)
     }
   }
 }
@@ -86,6 +93,7 @@ async function playAll(stage: Stage, print: (line: string) => void, results: boo
 async function build(
   options: DemoOptions,
   undo: (() => Promise<unknown>)[],
+  ended: AbortSignal,
 ): Promise<{ stage: Stage; results: boolean[]; key: string; address: string }> {
   const { config, print } = options
   const folder = await mkdtemp(path.join(tmpdir(), 'baton-demo-'))
@@ -114,32 +122,70 @@ async function build(
   const log = createWriteStream(logFile)
   const onLine = (line: string): void => void log.write(`${line}\n`)
   print(`log        ${logFile}`)
-  const web = startBaton({ verb: 'web', environment, onLine })
-  undo.push(() => end(web))
-  let worker = startBaton({ verb: 'worker', environment, onLine })
-  undo.push(() => end(worker))
+  const start = createStarter({ environment, onLine, undo, ended })
+  start('web')
+  let worker = start('worker')
 
+  // A scene that is stopped must not keep the web tiers up by its questions.
+  const connect = (to: string): WebClient => createWebClient(to, key, ended)
   const results: boolean[] = []
   const stage: Stage = {
-    client: createWebClient(address, key),
+    client: connect(address),
+    connect,
+    key,
     postgres,
     databaseUrl: url,
     folder,
     server,
     worker: () => worker,
     startWorker: async () => {
-      worker = startBaton({ verb: 'worker', environment, onLine })
+      worker = start('worker')
       await workerUp(stage)
     },
-    say: (line) => print(`    ${line}`),
-    promise: (text, held) => {
-      results.push(held)
-      print(`  ${held ? '✓' : '✗ BROKEN:'} ${text}`)
-    },
+    start,
+    atEnd: (step) => void undo.push(step),
+    ...createVoice({ print, ended, results }),
   }
   if (!(await waitUntilReady(address, 30_000))) throw new Error('the web tier did not become ready')
   await workerUp(stage)
   return { stage, results, key, address }
+}
+
+interface Voice {
+  print(line: string): void
+  ended: AbortSignal
+  /** What became of each promise is added. */
+  results: boolean[]
+}
+
+/** Silent once the demo ends: what a scene finds while its processes go is no broken promise. */
+const createVoice = ({ print, ended, results }: Voice): Pick<Stage, 'say' | 'promise'> => ({
+  say: (line) => {
+    if (!ended.aborted) print(`    ${line}`)
+  },
+  promise: (text, held) => {
+    if (ended.aborted) return
+    results.push(held)
+    print(`  ${held ? '✓' : '✗ BROKEN:'} ${text}`)
+  },
+})
+
+interface Starter {
+  environment: Record<string, string>
+  onLine(line: string): void
+  undo: (() => Promise<unknown>)[]
+  ended: AbortSignal
+}
+
+/** Whatever it starts ends with the demo, what was started last first. */
+function createStarter({ environment, onLine, undo, ended }: Starter): Stage['start'] {
+  return (verb, settings = {}) => {
+    // A scene plays on for a moment when somebody has stopped the demo: nobody would end what it starts then.
+    if (ended.aborted) throw new Error('the demo has ended')
+    const started = startBaton({ verb, environment: { ...environment, ...settings }, onLine })
+    undo.push(() => stopBaton(started))
+    return started
+  }
 }
 
 async function workerUp(stage: Stage): Promise<void> {
@@ -155,6 +201,7 @@ const demoEnvironment = (given: {
   DATABASE_URL: given.url,
   PORT: String(given.port),
   HOST: '127.0.0.1',
+  SITE: 'main',
   BATON_SECRET: randomBytes(32).toString('hex'),
   BATON_API_KEYS: `operator:${given.key}`,
   BODY_STORES: `file:${path.join(given.folder, 'bodies-a')},file:${path.join(given.folder, 'bodies-b')}`,
@@ -166,7 +213,7 @@ const demoEnvironment = (given: {
   LOG_LEVEL: 'warn',
 })
 
-async function end(baton: BatonProcess): Promise<void> {
+async function stopBaton(baton: BatonProcess): Promise<void> {
   baton.signal('SIGTERM')
   await baton.exited
 }

@@ -7,6 +7,10 @@ import type { WebClient } from '../web-client.ts'
 /** What the scenes of the demo play with: real processes, a real database, and the HTTP contract. */
 export interface Stage {
   readonly client: WebClient
+  /** To another web tier, as the same operator. */
+  connect(address: string): WebClient
+  /** Of an operator, at every web tier of the demo. */
+  readonly key: string
   readonly postgres: Postgres
   readonly databaseUrl: string
   /** For what the scenes lay down; goes with the demo. */
@@ -16,6 +20,10 @@ export interface Stage {
   worker(): BatonProcess
   /** Starts a worker in place of one that has ended; resolves when its children take jobs. */
   startWorker(): Promise<void>
+  /** Starts another of Baton's processes, with settings over those of the demo. It ends with the demo at the latest. */
+  start(verb: string, settings?: Record<string, string>): BatonProcess
+  /** Done at the end of the demo, also of one that is stopped; what is given last is done first. */
+  atEnd(step: () => Promise<unknown>): void
   /** A line of the story. */
   say(line: string): void
   /** A promise, and whether it held. One that did not makes the demo end with 1. */
