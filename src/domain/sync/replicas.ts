@@ -68,7 +68,7 @@ export function createReplicas(options: ReplicasOptions): Replicas {
       if (!rowCount) throw REPLICA_NOT_FOUND({ name })
     },
     leave: () => leaveLead(options),
-    list: () => readSync(looks, { site: options.site, name: options.name }),
+    list: () => readSync(looks, { site: options.site, name: options.name, types: [...options.types.keys()] }),
     get,
     pause: (name) => change(name, 'paused = true'),
     resume: (name) => change(name, 'paused = false, error = NULL'),

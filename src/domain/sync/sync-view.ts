@@ -56,7 +56,7 @@ export interface FuseView {
 
 export async function readSync(
   database: Queryable,
-  { site, name }: { site: Pick<Site, 'read'>; name: string },
+  { site, name, types }: { site: Pick<Site, 'read'>; name: string; types: readonly string[] },
 ): Promise<SyncView> {
   const [state, pending, seeds, rows] = await Promise.all([
     site.read(database),
@@ -66,11 +66,14 @@ export async function readSync(
     ),
     listReplicas(database),
   ])
-  const types = seeds.rows.filter(({ type }) => type !== '*')
-  const done =
-    seeds.rows.some(({ type }) => type === '*') || (types.length > 0 && types.every((each) => each.done))
+  const isWhole = state.role !== 'leader' || seeds.rows.some(({ type }) => type === '*')
+  // A type that was not begun has no row yet.
+  const seeded = types.map(
+    (type) => seeds.rows.find((row) => row.type === type) ?? { type, done: false, after: null },
+  )
+  const seeding = { done: isWhole || seeded.every((each) => each.done), types: isWhole ? [] : seeded }
   return {
-    site: { ...state, name, pending, seeding: { done: state.role === 'leader' ? done : true, types } },
+    site: { ...state, name, pending, seeding },
     replicas: await Promise.all(rows.map((row) => viewReplica(database, row))),
   }
 }

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createSeeding } from '../../../src/domain/sync/seeding.ts'
 import { createSequencer } from '../../../src/domain/sync/sequencer.ts'
+import { readSync } from '../../../src/domain/sync/sync-view.ts'
 import { createPostgres, type Postgres } from '../../../src/platform/postgres/postgres.ts'
 import type { ReplicatedType } from '../../../src/platform/replication/replicated.ts'
 import { createSite, type Site } from '../../../src/platform/replication/site.ts'
@@ -38,6 +39,17 @@ describe('the seeding', () => {
     expect((await handedOver()).length).toBe(25)
     await createSequencer({ postgres, types }).drain()
     expect((await postgres.query(`SELECT FROM changes WHERE kind = 'upsert'`)).rows).toHaveLength(25)
+  })
+
+  it('is not told as done while a type was not begun', async () => {
+    await site.lead()
+    const view = async (names: string[]) =>
+      (await readSync(postgres, { site, name: 'here', types: names })).site.seeding.done
+    const names = types.map(({ type }) => type)
+    expect(await view(names)).toBe(false)
+    while (!(await createSeeding({ postgres, types }).step()));
+    expect(await view(names)).toBe(true)
+    expect(await view([...names, 'other'])).toBe(false)
   })
 
   it('puts each object into its shard', async () => {

@@ -33,7 +33,7 @@ beforeAll(async () => {
         holder.state = state
       })
       const replicas = {
-        list: () => readSync(postgres, { site, name: 'berlin' }),
+        list: () => readSync(postgres, { site, name: 'berlin', types: [] }),
         verify: async (name: string) => asked.push(`verify ${name}`),
         approvePlan: async (name: string, plan: string) => asked.push(`approve ${name} ${plan}`),
       }
