@@ -7,7 +7,6 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 const measured = [
   'bodies-connections',
   'bodies-queue',
-  'job-storm',
   'push-emptied',
   'push-flood',
   'push-nodes',
