@@ -1,11 +1,10 @@
 import { bodyDeclarations } from './metric-declarations/bodies.ts'
-import type { Declaration } from './metric-declarations/declaration.ts'
+import { answerSeconds, type Declaration } from './metric-declarations/declaration.ts'
 import { gatewayDeclarations } from './metric-declarations/gateway.ts'
 import { pushDeclarations } from './metric-declarations/push.ts'
 import { replicationDeclarations } from './metric-declarations/replication.ts'
 
 const runSeconds = [0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 600, 3_600]
-const answerSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
 /**
  * Every metric of Baton, also those of other modules: a test keeps the table in docs/metrics.md equal to it.

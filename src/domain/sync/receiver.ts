@@ -175,9 +175,10 @@ async function yieldTo(
   { leader, epoch }: { leader: string; epoch: number },
 ): Promise<void> {
   try {
-    if ((await site.read()).intake !== 'closed') {
+    const state = await site.read()
+    if (state.intake !== 'closed' && state.epoch < epoch) {
       log.error({ leader, epoch }, 'another site leads at a higher epoch: this one closes')
-      await site.close(closeWithinMs)
+      await site.close(closeWithinMs, state.epoch)
     }
   } catch (error) {
     log.warn({ leader, epoch, reason: messageOf(error) }, 'this site could not be closed yet')

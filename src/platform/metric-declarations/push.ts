@@ -1,6 +1,4 @@
-import type { Declaration } from './declaration.ts'
-
-const answerSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+import { answerSeconds, type Declaration } from './declaration.ts'
 
 /** Of pushes, their listens and their providers. */
 export const pushDeclarations = [

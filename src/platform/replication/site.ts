@@ -37,9 +37,10 @@ export interface Site {
   setIntake(intake: 'open' | 'draining'): Promise<void>
   /**
    * Takes the fence exclusively and closes: when it resolves no transaction is under way that still writes, and none will.
-   * @throws SITE_BUSY after `limitMs`, with the site as it was; SITE_NOT_LEADER of a site that is alone
+   * @param epoch closes only a site of this one: who decided in an earlier one must not close who leads anew
+   * @throws SITE_BUSY after `limitMs`, with the site as it was; SITE_NOT_LEADER of a site that is alone; EPOCH_STALE
    */
-  close(limitMs: number): Promise<void>
+  close(limitMs: number, epoch?: number): Promise<void>
   /** closed → open, of a leader of this epoch: the abort of a fail-over. @throws SITE_IS_REPLICA, SITE_NOT_LEADER, EPOCH_STALE */
   reopen(epoch: number): Promise<void>
   /**
@@ -82,7 +83,8 @@ export function createSite({ postgres, clock = createSystemClock() }: SiteOption
     lead: () => patient('made a leader', becomeLeader),
     leave: () => patient('left alone', becomeAlone),
     setIntake: (intake) => postgres.transaction((client) => setIntake(client, intake)),
-    close: (limitMs) => patiently(tools, { what: 'closed', limitMs }, close),
+    close: (limitMs, epoch) =>
+      patiently(tools, { what: 'closed', limitMs }, (client) => close(client, epoch)),
     reopen: (epoch) => postgres.transaction((client) => reopen(client, epoch)),
     follow: (to) => patient('made a replica', (client) => becomeReplica(client, to)),
     promote: (to) => postgres.transaction((client) => takeOver(client, to)),
@@ -97,14 +99,17 @@ async function setIntake(client: Client, intake: 'open' | 'draining'): Promise<v
   await writeIntake(client, state, intake)
 }
 
-async function close(client: Client): Promise<void> {
+async function close(client: Client, epoch: number | undefined): Promise<void> {
   const { role, intake } = await readState(client)
   // Without the wait for the fence, which another call may have closed for good.
   if (intake === 'closed') return
   if (role === 'alone') throw SITE_NOT_LEADER({ what: 'closing it' })
   await takeFence(client)
   // The fence first, then the row: a writer in a transaction with one snapshot takes them in that order too.
-  await writeIntake(client, await lockState(client), 'closed')
+  const state = await lockState(client)
+  if (epoch !== undefined && state.epoch !== epoch)
+    throw EPOCH_STALE({ epoch, role: state.role, current: state.epoch })
+  await writeIntake(client, state, 'closed')
 }
 
 async function reopen(client: Client, epoch: number): Promise<void> {

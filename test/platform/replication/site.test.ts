@@ -313,6 +313,15 @@ describe('to promote', () => {
   })
 })
 
+describe('to close a site of an epoch', () => {
+  it('leaves one alone that leads at another by now: who decided it has slept meanwhile', async () => {
+    await site.lead()
+    expect(await refused(() => site.close(1_000, 0))).toBe('EPOCH_STALE')
+    await site.close(1_000, 1)
+    expect((await site.read()).intake).toBe('closed')
+  })
+})
+
 describe('to demote', () => {
   it('takes back what was under way, so that the next promotion has nothing left to do', async () => {
     await site.lead()

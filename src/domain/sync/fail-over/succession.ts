@@ -54,7 +54,7 @@ async function yieldTo(options: SuccessionOptions, name: string, hello: HelloAns
   if (running?.target === name && running.epoch === hello.epoch && !isShort(running, hello)) return
   if (state.intake !== 'closed') {
     log.error({ leader: name, epoch: hello.epoch }, 'another site leads at a higher epoch: this one closes')
-    await site.close(closeWithinMs)
+    await site.close(closeWithinMs, state.epoch)
   }
   const error = FAIL_OVER_SUPERSEDED({ target: name, epoch: hello.epoch })
   // Whatever becomes of it, it opens nothing any more.
